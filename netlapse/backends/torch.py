@@ -1,0 +1,595 @@
+"""Any torch module seen as a `netlapse.types.Network`, and left exactly as it was.
+
+What must hold here: nothing a training can notice changes (modes per module, buffers, random states, `.grad`, hooks);
+activations are reduced while the forward runs, so memory does not grow with the number of inputs; a module called
+twice, an in-place operation after the observed layer and a compiled module give the right numbers or an error.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from itertools import chain, count
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from netlapse.types import Array, Float32, Int64, Layer, Responses, Spatial
+
+Role = Literal["activation", "block", "output", "weights", "other"]
+Seen = Callable[[str, Tensor], Tensor | None]
+
+# Modules that fix where the unit axis of their output is; all others keep the order of what they are given. A layer norm
+# over (c, h, w), or a subclass that permutes, keeps channels first: it is channels-last only where nothing is known.
+_CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+_CHANNELS_LAST = (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.RNNBase, nn.TransformerEncoderLayer)
+_CHANNELS_LAST_IF_UNKNOWN = (nn.LayerNorm, nn.RMSNorm)
+_NOT_ACTIVATIONS = (nn.Softmax, nn.LogSoftmax, nn.Softmax2d, nn.Softmin)
+
+
+class TorchNetwork:
+    """A torch module as a network of named layers; satisfies `netlapse.types.Network`.
+
+    module          any eager torch module; DDP and `torch.compile` wrappers are looked through
+    example         (n, ...) inputs; with them `layers` is known at once, and exactly
+    output          which output is the logits where the module returns several: a key of the dict or an index of the tuple
+    channels_first  whether the module wants (n, c, ...); None: yes for images, and for (n, length, c) where its first
+                    layer with weights is a convolution; no for tokens and vectors
+
+    Layer names are the module's own qualified names; the second call of a module used twice is `name.call2`. "output"
+    names the network's output. Raises TypeError for a scripted module, which takes no hooks.
+    """
+
+    def __init__(
+        self, module: nn.Module, *, example: Array | None = None, output: str | int | None = None, channels_first: bool | None = None
+    ) -> None:
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError("a scripted module (torch.jit) cannot be observed, its layers take no hooks; pass the eager module it was made from")
+        self.module = _unwrapped(module)
+        self._output = output
+        self._channels_first = channels_first
+        self._described: tuple[Layer, ...] | None = None
+        self._refused: dict[str, str] = {}
+        self._unit_axis: dict[str, int] = {}
+        self._depth = 0
+        if example is not None:
+            self.describe(example)
+
+    # ---- layers -----------------------------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Every observable layer, in execution order.
+
+        Before any input was shown, read from a symbolic trace; raises RuntimeError where `forward` cannot be traced.
+        """
+        if self._described is not None:
+            return tuple(layer.name for layer in self._described)
+        return _traced_layers(self.module)
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Modules that ran or exist but cannot be observed -> the reason."""
+        return self._refused
+
+    def describe(self, inputs: Array) -> tuple[Layer, ...]:
+        """Every observable layer with its kind, shape and role; `inputs` (n, ...) are run through once, the first time."""
+        if self._described is None:
+            with self.undisturbed():
+                self._described = self._discover(inputs)
+        return self._described
+
+    def _discover(self, inputs: Array) -> tuple[Layer, ...]:
+        # A batch of a size that no axis of the inputs has: a layer that puts the sequence first cannot pass for one with the batch first.
+        n = next(size for size in count(2) if size not in inputs.shape[1:])
+        inputs = inputs[np.arange(n) % len(inputs)]
+        self._refused, self._unit_axis = {}, {}
+        names = {module: name for name, module in _named_modules(self.module) if name}
+        calls: dict[str, int] = {}
+        axes: dict[tuple[int, int], tuple[Tensor, int]] = {}  # address and number of axes -> the tensor, kept alive, and its unit axis
+        found: list[tuple[Layer, Tensor, int]] = []  # the layer, its activation, and that tensor's version: in-place operations raise it
+        last_axis = {3: 2, 4: 1, 5: 1}
+        sequences = [m for m in self.module.modules() if isinstance(m, (nn.ModuleList, nn.Sequential))]
+        items = {child for sequence in sequences for child in sequence if not isinstance(child, nn.Sequential)}
+        ends: set[str] = set()  # layers that are the last thing a block of a sequence of blocks does
+
+        def hook(module: nn.Module, args: tuple[object, ...], output: object) -> None:
+            nonlocal ends
+            name = _call_name(names[module], calls)
+            tensor = _first_tensor(output)
+            if tensor is None or not tensor.is_floating_point():
+                self._refused[name] = f"its output is {_outline(output)}, which holds no floating-point tensor"
+                return
+            if tensor.ndim not in (2, 3, 4, 5) or tensor.shape[0] != n:
+                self._refused[name] = f"its output has shape {tuple(tensor.shape)} for a batch of {n}; expected the batch first and 2 to 5 axes"
+                return
+            given = next((a for a in args if isinstance(a, Tensor)), None)
+            known = _axis_of(tensor, axes)
+            passed_on = _axis_of(given, axes) if given is not None and given.ndim == tensor.ndim else None
+            if tensor.ndim == 2:
+                axis = 1
+            elif known is not None:
+                axis = known
+            elif isinstance(module, _CHANNELS_LAST):
+                axis = tensor.ndim - 1
+            elif isinstance(module, _CHANNELS_FIRST):
+                axis = 1
+            elif passed_on is not None:
+                axis = passed_on
+            elif isinstance(module, _CHANNELS_LAST_IF_UNKNOWN):
+                axis = tensor.ndim - 1
+            else:
+                axis = last_axis[tensor.ndim]
+            last_axis[tensor.ndim] = axis
+            axes[tensor.data_ptr(), tensor.ndim] = tensor, axis
+            same = [layer.name for layer, t, version in reversed(found) if t is tensor and version == tensor._version]
+            if any(True for _ in module.children()):
+                inner = next((inner for inner in same if inner.startswith(names[module] + ".")), None)
+                if inner is not None:
+                    ends |= {inner} if module in items else set()
+                    self._refused[name] = f"its output is that of layer {inner!r}; observe that one"
+                    return
+            shape = (*(tensor.shape[i] for i in _positions(tensor, axis)), tensor.shape[axis])
+            self._unit_axis[name] = axis
+            role = "other" if tensor is given and same else _role(module, given, tensor)  # what changes nothing is no nonlinearity
+            found.append((Layer(name, type(module).__name__, shape, role), tensor, tensor._version))
+
+        tensor = self.to_tensor(inputs)
+        if tensor.ndim in (3, 4, 5):
+            last_axis[tensor.ndim] = 1 if self._is_channels_first(tensor.ndim) else tensor.ndim - 1
+            axes[tensor.data_ptr(), tensor.ndim] = tensor, last_axis[tensor.ndim]
+        scripted = {module: name for module, name in names.items() if isinstance(module, torch.jit.ScriptModule)}
+        self._refused |= dict.fromkeys(scripted.values(), "a scripted module (torch.jit) takes no hooks; use the eager module it was made from")
+        handles = [module.register_forward_hook(hook) for module in names if module not in scripted]
+        try:
+            with torch.no_grad():
+                result = self._logits(self._call(tensor))
+        finally:
+            for handle in handles:
+                handle.remove()
+        is_output = {layer.name for layer, t, version in found if t is result and version == result._version}
+        for name in {"input", "output"} & {layer.name for layer, _, _ in found} - (is_output - {"input"}):
+            self._refused[name] = f"the name {name!r} stands for the network's own {name}; rename the submodule"
+        found = [entry for entry in found if entry[0].name not in self._refused]
+        seen = {layer.name for layer, _, _ in found} | set(self._refused)
+        for name in names.values():
+            if name not in seen:
+                self._refused[name] = "its own forward was not called (another module uses its parameters, or it does not run in evaluation mode)"
+        order = [layer.name for layer, _, _ in found]
+        twice = sorted({name for name in order if order.count(name) > 1})
+        if twice:
+            raise RuntimeError(f"two layers share a name: {twice}; rename a submodule that ends in 'call2', 'call3', ...")
+        layers = [replace(a, role="block") if a.name in ends and a.role != "activation" else a for a, _, _ in found]
+        return tuple(replace(a, role="output") if a.name in is_output else a for a in layers)
+
+    # ---- what analyses ask ------------------------------------------------------------------------------------------
+
+    def outputs(self, inputs: Array) -> Float32:
+        """(n, k) the network's logits; raises ValueError where its output has another shape or is several tensors."""
+        with self.undisturbed(), torch.no_grad():
+            return _numpy(_matrix(self._logits(self._call(self.to_tensor(inputs)))))
+
+    def activations(self, inputs: Array, layers: Sequence[str]) -> dict[str, Float32]:
+        """{layer: (n, h, w, u) | (n, t, u) | (n, u)} channels-last copies."""
+        found: dict[str, Float32] = {}
+
+        def keep(name: str, tensor: Tensor) -> None:
+            found[name] = _numpy(tensor.movedim(self._unit_axis[name], -1), copy=True)
+
+        self._observe(inputs, layers, keep)
+        return {name: found[name] for name in layers}
+
+    def responses(self, inputs: Array, layers: Sequence[str]) -> Responses:
+        """The mean, lowest and highest activation of each unit over positions, per input, and the logits; one forward."""
+        means: dict[str, Float32] = {}
+        lows: dict[str, Float32] = {}
+        highs: dict[str, Float32] = {}
+
+        def reduce(name: str, tensor: Tensor) -> None:
+            positions = _positions(tensor, self._unit_axis[name])
+            means[name] = _numpy(tensor.mean(dim=positions, dtype=_summed(tensor)) if positions else tensor, copy=True)
+            lows[name] = _numpy(tensor.amin(dim=positions)) if positions else means[name]
+            highs[name] = _numpy(tensor.amax(dim=positions)) if positions else means[name]
+
+        logits = self._observe(inputs, layers, reduce)
+        return Responses(means, lows, highs, None if logits is None or logits.ndim != 2 else _numpy(logits))
+
+    def group_sums(self, inputs: Array, groups: Int64, n_groups: int, layers: Sequence[str], spatial: Spatial = "mean") -> dict[str, Float32]:
+        """{layer: (g, u)} sums over each group's inputs of the mean over positions; "keep": (g, h, w, u), every position.
+
+        Summed by `index_add` inside torch: activations never leave it, and the cost does not grow with the number of groups.
+        """
+        groups = _checked_groups(groups, n_groups, len(inputs))
+        sums: dict[str, Tensor] = {}
+        index: Tensor | None = None
+
+        def add(name: str, tensor: Tensor) -> None:
+            nonlocal index
+            if index is None:
+                index = torch.tensor(groups, device=tensor.device)
+            axis = self._unit_axis[name]
+            if spatial == "mean" and (positions := _positions(tensor, axis)):
+                tensor, axis = tensor.mean(dim=positions, dtype=_summed(tensor)), 1
+            channels_last = tensor.movedim(axis, -1)
+            # Added in the order they lie in memory: index_add_ is twenty times slower across it.
+            rows = channels_last if channels_last.is_contiguous() else tensor.contiguous()
+            total = torch.zeros((n_groups, *rows.shape[1:]), dtype=torch.float32, device=rows.device).index_add_(0, index, rows.float())
+            sums[name] = total if rows is channels_last else total.movedim(axis, -1)
+
+        self._observe(inputs, layers, add)
+        return {name: _numpy(sums[name]) for name in layers}
+
+    def vjp(self, inputs: Array, layer: str, cotangent: Array, wrt: Sequence[str]) -> dict[str, Float32]:
+        """{name: gradient of sum(cotangent * activation[layer])}; wrt names layers, or "input" for the inputs.
+
+        cotangent broadcasts against the activation of `layer`, (n, h, w, u) | (n, t, u) | (n, u); "output" names the logits.
+        Raises ValueError where the activation does not depend on a name in `wrt`, the cotangent has another shape, or the
+        inputs are token ids.
+        """
+        if "output" in wrt:
+            raise ValueError("no gradient by 'output', which nothing depends on; `wrt` names layers, or 'input'")
+        wanted = [name for name in (*wrt, layer) if name not in ("input", "output")]
+        seen: dict[str, Tensor] = {}
+
+        def keep(name: str, tensor: Tensor) -> Tensor:
+            tensor = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+            seen[name] = tensor
+            return tensor.clone()  # so that an in-place operation further on overwrites the clone and not what we differentiate by
+
+        with self.undisturbed(), torch.inference_mode(False), torch.enable_grad():
+            tensor = self.to_tensor(inputs)
+            if "input" in wrt:
+                if not tensor.is_floating_point():
+                    raise ValueError("no gradient by token ids: they are integers; name the embedding layer in `wrt` instead")
+                tensor.requires_grad_()
+                seen["input"] = tensor
+            # A copy, because autograd refuses a network that begins by overwriting the very tensor we differentiate by.
+            logits = self._observe(inputs, wanted, keep, tensor=tensor.clone())
+            if layer == "output" and logits is not None:
+                seen["output"] = logits
+            activation = seen[layer]
+            activation = activation.movedim(self._axis(layer, activation), -1)
+            try:
+                weights = np.broadcast_to(cotangent, tuple(activation.shape))
+            except ValueError as error:
+                raise ValueError(
+                    f"vjp was given a cotangent {np.shape(cotangent)}; the activation of {layer!r} is {tuple(activation.shape)}"
+                ) from error
+            score = (activation * torch.tensor(weights, dtype=activation.dtype, device=activation.device)).sum()
+            sources = [seen[name] for name in wrt]
+            # autograd.grad, because backward() would add to the .grad the optimiser is accumulating.
+            grads = torch.autograd.grad(score, sources, allow_unused=True) if score.requires_grad else tuple(None for _ in sources)
+            missing = [name for name, grad in zip(wrt, grads) if grad is None]
+            if missing:
+                raise ValueError(f"the activation of {layer!r} does not depend on {missing}; layers run in the order {list(self.layers)}")
+            return {name: _numpy(grad.movedim(self._axis(name, grad), -1)) for name, grad in zip(wrt, grads) if grad is not None}
+
+    # ---- leaving no trace -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Every submodule in evaluation mode inside; outside, modes, buffers and random states are as before."""
+        if self._depth:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+            return
+        lazy = [name for name, t in chain(self.module.named_parameters(), self.module.named_buffers()) if nn.parameter.is_lazy(t)]
+        if lazy:
+            raise ValueError(f"{lazy} have no shape yet, and observing them would initialise them; call the module on one batch first")
+        modules = list(self.module.modules())
+        # One flag per submodule: `train()` would wake a batch norm that the user froze.
+        modes = [(module, module.training) for module in modules]
+        buffers = [(module, dict(module._buffers.items())) for module in modules]
+        states = _random_states()
+        fast_path = torch.backends.mha.get_fastpath_enabled()
+        self._depth = 1
+        try:
+            # The attribute and not `eval()`: some modules override that with lasting effects, such as merging adapters.
+            for module, _ in modes:
+                module.training = False
+            torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder path calls no submodule, so no hook would fire
+            # Where dynamo was not imported nothing is compiled, and importing it takes seconds.
+            eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+            with torch.inference_mode(False), torch.autocast(self._device().type, enabled=False), eager:
+                # Copies stand in for the buffers: whatever a forward does to them (write, resize, replace, add), it does to those.
+                copies: dict[int, Tensor] = {}
+                for module, own in buffers:
+                    for name, buffer in own.items():
+                        if buffer is not None:
+                            module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+                yield
+        finally:
+            self._depth = 0
+            torch.backends.mha.set_fastpath_enabled(fast_path)
+            for module, mode in modes:
+                module.training = mode
+            for module, own in buffers:
+                for name in set(module._buffers.keys()) - set(own):
+                    del module._buffers[name]
+                for name, buffer in own.items():
+                    module._buffers[name] = buffer
+            _restore_random_states(states)
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def to_tensor(self, inputs: Array) -> Tensor:
+        """(n, ...) channels-last numpy as the module wants it: on its device, in its dtype, channels first where it expects that."""
+        array = np.asarray(inputs)
+        if array.ndim > 2 and self._is_channels_first(array.ndim):
+            array = np.moveaxis(array, -1, 1)
+        # A copy whose strides are those of its shape: with one channel, numpy's own contiguous array would pass for channels-last
+        # in torch, and every layer after it would compute in that order.
+        tensor = torch.from_numpy(np.array(array, order="C")).to(self._device())
+        return tensor.to(self._dtype()) if tensor.is_floating_point() else tensor
+
+    def to_array(self, inputs: Tensor) -> Array:
+        """(n, ...) inputs as this module takes them, as channels-last numpy: the inverse of `to_tensor`."""
+        array = inputs.detach().cpu().numpy()
+        return np.moveaxis(array, 1, -1) if array.ndim > 2 and self._is_channels_first(array.ndim) else array
+
+    def _observe(self, inputs: Array, layers: Sequence[str], seen: Seen, *, tensor: Tensor | None = None) -> Tensor | None:
+        """One forward in which `seen(layer, activation)` is called as each layer finishes; returns the logits if there are any.
+
+        What `seen` returns takes the activation's place downstream; `None` changes nothing.
+        """
+        names = {layer.name for layer in self.describe(inputs)}
+        unknown = [name for name in layers if name not in names]
+        if unknown:
+            raise ValueError(self._unknown_layers(unknown))
+        wanted = set(layers)
+        calls: dict[str, int] = {}
+        modules = dict(_named_modules(self.module))
+        bases = {name if name in modules else name.rpartition(".")[0] for name in wanted}
+
+        def hooked(base: str) -> Callable[[nn.Module, object, object], object]:
+            def hook(module: nn.Module, args: object, output: object) -> object:
+                name = _call_name(base, calls)
+                if name not in wanted:
+                    return None
+                activation = _first_tensor(output)
+                if activation is None:
+                    raise RuntimeError(f"layer {name!r} returned {_outline(output)}, which holds no tensor, but did when it was first run")
+                replacement = seen(name, activation)
+                return None if replacement is None else _replace_first(output, activation, replacement)
+
+            return hook
+
+        gradients = nullcontext() if tensor is not None else torch.no_grad()
+        with self.undisturbed(), gradients:
+            handles = [modules[base].register_forward_hook(hooked(base)) for base in bases]
+            try:
+                result = self._call(self.to_tensor(inputs) if tensor is None else tensor)
+            finally:
+                for handle in handles:
+                    handle.remove()
+        missing = [name for name in wanted if not _was_called(name, calls, modules)]
+        if missing:
+            raise RuntimeError(
+                f"layers {sorted(missing)} ran when the network was first shown inputs but not this time; its forward takes another path"
+            )
+        try:
+            return self._logits(result)
+        except ValueError:
+            if self._output is not None or tensor is not None:
+                raise
+            return None
+
+    def _call(self, tensor: Tensor) -> object:
+        try:
+            return self.module(tensor)
+        except NotImplementedError as error:
+            children = [name for name, _ in self.module.named_children()]
+            raise ValueError(
+                f"{type(self.module).__name__} has no forward of its own ({error}); define forward(x), or observe one of its submodules: {children}"
+            ) from error
+
+    def _logits(self, result: object) -> Tensor:
+        if self._output is not None:
+            try:
+                result = result[self._output]  # type: ignore[index]
+            except (KeyError, IndexError, TypeError) as error:
+                raise ValueError(f"the network's output has no {self._output!r}; it is {_outline(result)}") from error
+        if not isinstance(result, Tensor):
+            raise ValueError(
+                f"the network returns {_outline(result)} and not one tensor; say which is the logits: TorchNetwork(module, output=<key or index>)"
+            )
+        return result
+
+    def _axis(self, name: str, tensor: Tensor) -> int:
+        if name == "output":
+            return 1
+        if name == "input":
+            return 1 if tensor.ndim > 2 and self._is_channels_first(tensor.ndim) else tensor.ndim - 1
+        return self._unit_axis[name]
+
+    def _is_channels_first(self, ndim: int) -> bool:
+        if self._channels_first is not None:
+            return self._channels_first
+        if ndim == 3:
+            first = next((m for m in self.module.modules() if next(m.parameters(recurse=False), None) is not None), None)
+            return isinstance(first, _CHANNELS_FIRST)
+        return ndim > 3
+
+    def _unknown_layers(self, unknown: Sequence[str]) -> str:
+        reasons = [f"{name!r} cannot be observed: {self._refused[name]}" for name in unknown if name in self._refused]
+        missing = [name for name in unknown if name not in self._refused]
+        if missing:
+            reasons.append(f"no layer named {missing}; this network has {list(self.layers)}")
+        return "; ".join(reasons)
+
+    def _device(self) -> torch.device:
+        tensor = next(self.module.parameters(), next(self.module.buffers(), None))
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    def _dtype(self) -> torch.dtype:
+        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    while True:
+        parallel = isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel))
+        inner = module.module if parallel else getattr(module, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
+
+
+def _named_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Qualified names without the `_orig_mod` that torch.compile puts in, each module once, under its first name."""
+    for name, module in root.named_modules():
+        if isinstance(getattr(module, "_orig_mod", None), nn.Module):
+            continue
+        yield ".".join(part for part in name.split(".") if part != "_orig_mod"), module
+
+
+def _call_name(base: str, calls: dict[str, int]) -> str:
+    calls[base] = calls.get(base, 0) + 1
+    return base if calls[base] == 1 else f"{base}.call{calls[base]}"
+
+
+def _was_called(name: str, calls: Mapping[str, int], modules: Mapping[str, nn.Module]) -> bool:
+    if name in modules:
+        return calls.get(name, 0) >= 1
+    base, _, call = name.rpartition(".call")
+    return calls.get(base, 0) >= int(call)
+
+
+def _traced_layers(module: nn.Module) -> tuple[str, ...]:
+    order: list[str] = []
+    calls: dict[str, int] = {}
+
+    class Order(torch.fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return not any(True for _ in m.children())
+
+        def call_module(self, m: nn.Module, forward: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+            result = super().call_module(m, forward, args, kwargs)
+            if not any(True for _ in m.children()):
+                order.append(_call_name(self.path_of_module(m), calls))
+            return result
+
+    try:
+        Order().trace(module)
+    except Exception as error:  # any error of the user's own forward under tracing
+        raise RuntimeError(
+            f"the layers of {type(module).__name__} are known only after a forward, as it cannot be traced ({error}); "
+            "pass inputs: TorchNetwork(module, example=inputs)"
+        ) from error
+    return tuple(order)
+
+
+def _role(module: nn.Module, given: Tensor | None, output: Tensor) -> Role:
+    if isinstance(module, nn.MultiheadAttention):
+        return "weights"
+    if any(True for _ in module.children()):
+        return "block"
+    if next(module.parameters(recurse=False), None) is not None and not isinstance(module, nn.PReLU):
+        return "weights"
+    if type(module).__module__ == "torch.nn.modules.activation":
+        return "other" if isinstance(module, _NOT_ACTIVATIONS) else "activation"
+    # A nonlinearity somebody wrote as a module: no weights, shape kept. torch's own (dropout, identity, norms, ...) are not.
+    own = not type(module).__module__.startswith("torch.")
+    return "activation" if own and given is not None and given.shape == output.shape else "other"
+
+
+def _first_tensor(output: object) -> Tensor | None:
+    """The activation: a tensor, or the first floating-point tensor of a tuple, list or dict."""
+    if isinstance(output, Tensor):
+        return output
+    values = list(output.values()) if isinstance(output, Mapping) else list(output) if isinstance(output, (tuple, list)) else []
+    return next((v for v in values if isinstance(v, Tensor) and v.is_floating_point()), None)
+
+
+def _replace_first(output: object, old: Tensor, new: Tensor) -> object:
+    if isinstance(output, Tensor):
+        return new
+    if isinstance(output, Mapping):
+        return type(output)({key: new if value is old else value for key, value in output.items()})  # type: ignore[call-arg]
+    assert isinstance(output, (tuple, list))
+    values = [new if value is old else value for value in output]
+    return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
+
+
+def _outline(output: object) -> str:
+    if isinstance(output, Tensor):
+        return f"a tensor {tuple(output.shape)} of {output.dtype}"
+    if isinstance(output, Mapping):
+        return f"a {type(output).__name__} with keys {list(output)}"
+    if isinstance(output, (tuple, list)):
+        return f"a {type(output).__name__} of {len(output)}"
+    return f"a {type(output).__name__}"
+
+
+def _matrix(logits: Tensor) -> Tensor:
+    if logits.ndim != 2:
+        raise ValueError(f"the network's output has shape {tuple(logits.shape)}; expected (n, k), one score per class")
+    return logits
+
+
+def _axis_of(tensor: Tensor, axes: Mapping[tuple[int, int], tuple[Tensor, int]]) -> int | None:
+    """The unit axis of a tensor that is one of `axes` or a permuted view of one; None where it is neither."""
+    base, axis = axes.get((tensor.data_ptr(), tensor.ndim), (None, 0))
+    if base is None:
+        return None
+    if base is tensor:
+        return axis
+    strides = list(zip(tensor.stride(), tensor.shape))
+    unit = (base.stride(axis), base.shape[axis])
+    return strides.index(unit) if sorted(strides) == sorted(zip(base.stride(), base.shape)) and strides.count(unit) == 1 else None
+
+
+def _summed(tensor: Tensor) -> torch.dtype:
+    """The type in which means are taken: float32, where a network computes in half precision."""
+    return torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+
+
+def _positions(tensor: Tensor, unit_axis: int) -> tuple[int, ...]:
+    return tuple(axis for axis in range(1, tensor.ndim) if axis != unit_axis)
+
+
+def _numpy(tensor: Tensor, *, copy: bool = False) -> Float32:
+    array = np.ascontiguousarray(tensor.detach().float().cpu().numpy())
+    # On the CPU numpy shares the tensor's memory, which an in-place operation further on would overwrite.
+    return array.copy() if copy and np.shares_memory(array, tensor.detach().cpu().numpy() if tensor.dtype == torch.float32 else array[:0]) else array
+
+
+def _checked_groups(groups: Int64, n_groups: int, n: int) -> Int64:
+    groups = np.ascontiguousarray(groups, dtype=np.int64)
+    if groups.shape != (n,) or (n and (groups.min() < 0 or groups.max() >= n_groups)):
+        raise ValueError(f"groups have shape {groups.shape} and values {np.unique(groups)[:8].tolist()}; expected ({n},) in 0 to {n_groups - 1}")
+    return groups
+
+
+def _random_states() -> tuple[object, ...]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda, mps  # noqa: NPY002 - the user's, not ours
+
+
+@contextmanager
+def restored_random_states() -> Iterator[None]:
+    """Python's, numpy's and torch's global random states are afterwards what they were before."""
+    states = _random_states()
+    try:
+        yield
+    finally:
+        _restore_random_states(states)
+
+
+def _restore_random_states(states: tuple[object, ...]) -> None:
+    python, numpy_state, cpu, cuda, mps = states
+    random.setstate(python)  # type: ignore[arg-type]
+    np.random.set_state(numpy_state)  # type: ignore[arg-type]  # noqa: NPY002 - the user's, not ours
+    torch.set_rng_state(cpu)  # type: ignore[arg-type]
+    if cuda is not None:
+        torch.cuda.set_rng_state_all(cuda)  # type: ignore[arg-type]
+    if mps is not None:
+        torch.mps.set_rng_state(mps)  # type: ignore[arg-type]

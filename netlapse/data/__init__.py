@@ -1,0 +1,8 @@
+"""Data to train on and to probe with: numpy arrays, channels-last, in a `Dataset`; importing this imports no framework."""
+
+from netlapse.data.bundled import digits, mnist5000
+from netlapse.data.dataset import Dataset, stratified_split
+from netlapse.data.images import image_csv, image_folder
+from netlapse.data.keras_datasets import keras_dataset
+
+__all__ = ["Dataset", "digits", "image_csv", "image_folder", "keras_dataset", "mnist5000", "stratified_split"]

@@ -1,0 +1,97 @@
+"""What a run recorded, in memory: what `netlapse.load` returns and what the time-lapse page is drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from netlapse.types import Array, Findings, Float64, Int64
+
+
+@dataclass(frozen=True)
+class Series:
+    """One quantity over the steps at which it was found.
+
+    steps   (s,) ascending
+    values  (s, ...) the quantity at each of them
+    axes    what each axis of `values` counts; the first is "step"
+    """
+
+    steps: Int64
+    values: Array
+    axes: tuple[str, ...]
+
+    def at(self, step: int) -> Array:
+        """The value at one step; raises KeyError, with the steps there are, when it was not observed."""
+        found = np.flatnonzero(self.steps == step)
+        if not len(found):
+            raise KeyError(f"nothing found at step {step}; this quantity has steps {self.steps.tolist()}")
+        return np.asarray(self.values[found[0]])
+
+
+# What the axes of an array found by a shipped analysis count, by the first part of its name.
+_AXES = {
+    "profile": ("group", "unit"),
+    "first": ("group", "unit"),
+    "contrast": ("group", "unit"),
+    "positions": ("unit", "coordinate"),
+    "maps": ("input", "row", "column"),
+    "counts": ("group",),
+    "groups": ("group",),
+    "panel": ("input", "row", "column", "channel"),
+    "inputs": ("input",),
+    "labels": ("input",),
+    "predictions": ("input",),
+    "confidence": ("input",),
+}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Findings by analysis and step, with the manifest that says what they are of."""
+
+    manifest: Mapping[str, object] = field(default_factory=dict)
+    findings: Mapping[str, Mapping[int, Findings]] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Every step at which any analysis found something, ascending."""
+        return tuple(sorted({step for by_step in self.findings.values() for step in by_step}))
+
+    def array(self, analysis: str, name: str) -> Series:
+        """One array of one analysis over all its steps, as `recording.array("nap", "profile/conv1")`.
+
+        Steps at which it was not found, or has another shape than at the last step, are left out.
+        Raises KeyError, with what there is, when it was never found.
+        """
+        by_step = self.findings.get(analysis)
+        if by_step is None:
+            raise KeyError(f"no analysis {analysis!r} in this run; it has {sorted(self.findings)}")
+        having = {step: found.arrays[name] for step, found in sorted(by_step.items()) if name in found.arrays}
+        if not having:
+            raise KeyError(f"analysis {analysis!r} found no array {name!r}; it has {sorted({n for f in by_step.values() for n in f.arrays})}")
+        shape = having[max(having)].shape
+        having = {step: values for step, values in having.items() if values.shape == shape}
+        axes = _AXES.get(name.split("/")[0], ())
+        named = axes if len(axes) == len(shape) else tuple(f"axis {i}" for i in range(len(shape)))
+        return Series(np.array(list(having), np.int64), np.stack(list(having.values())), ("step", *named))
+
+    @property
+    def scalars(self) -> dict[str, Series]:
+        """Every metric over its steps."""
+        points: dict[str, dict[int, float]] = {}
+        for by_step in self.findings.values():
+            for step, found in by_step.items():
+                for name, value in found.scalars.items():
+                    points.setdefault(name, {})[step] = value
+        return {name: Series(_int64(sorted(at)), _float64([at[step] for step in sorted(at)]), ("step",)) for name, at in sorted(points.items())}
+
+
+def _int64(values: list[int]) -> Int64:
+    return np.array(values, np.int64)
+
+
+def _float64(values: list[float]) -> Float64:
+    return np.array(values, np.float64)

@@ -1,0 +1,131 @@
+"""What one forward pass of the probe leaves behind: sums per group, mergeable, independent of the number of inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from netlapse.types import Float32, Float64, Grouping, Int64, Network, ProbeSet
+
+
+@dataclass(frozen=True)
+class GroupStatistics:
+    """Sufficient statistics of each unit's response (its mean activation over positions) per group of inputs.
+
+    names    (g,) the groups' names           counts   (g,) inputs in each
+    sums     layer -> (g, u) of responses     squares  layer -> (g, u) of squared responses, both float64
+    low, high   layer -> (u,) over all inputs and positions
+    groups   (n,) each input's group          logits   (n, k), None where the network has none
+    seconds  what the pass took
+    """
+
+    names: tuple[str, ...]
+    counts: Int64
+    sums: Mapping[str, Float64]
+    squares: Mapping[str, Float64]
+    low: Mapping[str, Float32]
+    high: Mapping[str, Float32]
+    groups: Int64
+    logits: Float32 | None
+    seconds: float = 0.0
+
+    def profile(self, layer: str) -> Float64:
+        """(g, u) the mean response of each unit over each group's inputs; NaN rows for groups without inputs."""
+        counts = np.where(self.counts > 0, self.counts, np.nan)[:, None]
+        return np.asarray(self.sums[layer] / counts, np.float64)
+
+    def constant(self, layer: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """(u,) whether a unit gave the same activation to every input at every position: a ReLU that never fires, for one."""
+        return np.asarray(self.low[layer] == self.high[layer])
+
+    def sums_of_squares(self, layer: str) -> tuple[Float64, Float64]:
+        """(u,) total and between-group sums of squared deviations of the responses from their mean over all inputs."""
+        n, total = self.counts.sum(), self.sums[layer].sum(axis=0)
+        filled = self.counts > 0
+        overall = self.squares[layer].sum(axis=0) - total**2 / n
+        between = (self.sums[layer][filled] ** 2 / self.counts[filled, None]).sum(axis=0) - total**2 / n
+        # A constant unit deviates by nothing; the differences above leave rounding.
+        still = self.constant(layer)
+        return np.where(still, 0.0, np.maximum(overall, 0.0)), np.where(still, 0.0, np.maximum(between, 0.0))
+
+    def merge(self, other: GroupStatistics) -> GroupStatistics:
+        """The statistics of both parts of a probe; raises ValueError where they are not of the same groups and layers."""
+        if self.names != other.names or list(self.sums) != list(other.sums):
+            raise ValueError(f"cannot merge statistics of groups {self.names} and {other.names}, layers {list(self.sums)} and {list(other.sums)}")
+        logits = None if self.logits is None or other.logits is None else np.concatenate([self.logits, other.logits])
+        return GroupStatistics(
+            self.names,
+            self.counts + other.counts,
+            {layer: s + other.sums[layer] for layer, s in self.sums.items()},
+            {layer: s + other.squares[layer] for layer, s in self.squares.items()},
+            {layer: np.minimum(v, other.low[layer]) for layer, v in self.low.items()},
+            {layer: np.maximum(v, other.high[layer]) for layer, v in self.high.items()},
+            np.concatenate([self.groups, other.groups]),
+            logits,
+            self.seconds + other.seconds,
+        )
+
+
+def group_statistics(network: Network, probe: ProbeSet, grouping: Grouping, layers: Sequence[str], *, batch_size: int = 256) -> GroupStatistics:
+    """Show the network the probe once, batch by batch.
+
+    Responses are float32 per batch, sums float64 across batches. Raises ValueError where a grouping that reads logits
+    meets a network without (n, k) logits, or names other groups for another part of the probe.
+    """
+    started = time.perf_counter()
+    fixed = None if getattr(grouping, "reads_logits", True) else _checked(grouping(probe, None), len(probe))
+    names = fixed[1] if fixed else None
+    collected: GroupStatistics | None = None
+    with network.undisturbed():
+        for start in range(0, len(probe), batch_size):
+            stop = min(start + batch_size, len(probe))
+            responses = network.responses(probe.inputs[start:stop], layers)
+            if fixed is not None:
+                groups, names = fixed[0][start:stop], fixed[1]
+            else:
+                logits = responses.outputs if responses.outputs is not None else network.outputs(probe.inputs[start:stop])
+                groups, found = _checked(grouping(probe.take(np.arange(start, stop)), logits), stop - start)
+                if names is not None and found != names:
+                    raise ValueError(
+                        f"grouping {_name(grouping)} named {len(found)} groups for one batch and {len(names)} for another; "
+                        "name the same ones for any inputs"
+                    )
+                names = found
+            counts = np.bincount(groups, minlength=len(names)).astype(np.int64)
+            sums, squares = {}, {}
+            for layer in layers:
+                response = responses.mean[layer].astype(np.float64)
+                sums[layer], squares[layer] = _grouped(response, groups, len(names)), _grouped(response**2, groups, len(names))
+            low = {layer: responses.low[layer].min(axis=0) for layer in layers}
+            high = {layer: responses.high[layer].max(axis=0) for layer in layers}
+            batch = GroupStatistics(names, counts, sums, squares, low, high, groups, responses.outputs)
+            collected = batch if collected is None else collected.merge(batch)
+    assert collected is not None  # a probe holds at least one input
+    object.__setattr__(collected, "seconds", time.perf_counter() - started)
+    return collected
+
+
+def _grouped(values: Float64, groups: Int64, n_groups: int) -> Float64:
+    """(g, u) sums of the rows of each group, by sorting: the cost does not grow with the number of groups."""
+    order = np.argsort(groups, kind="stable")
+    present, starts = np.unique(groups[order], return_index=True)
+    sums = np.zeros((n_groups, values.shape[1]))
+    sums[present] = np.add.reduceat(values[order], starts, axis=0)
+    return sums
+
+
+def _checked(found: tuple[Int64, tuple[str, ...]], n: int) -> tuple[Int64, tuple[str, ...]]:
+    groups, names = np.asarray(found[0]), tuple(found[1])
+    if groups.shape != (n,) or not np.issubdtype(groups.dtype, np.integer) or groups.min() < 0 or groups.max() >= len(names):
+        raise ValueError(
+            f"a grouping gave groups of shape {groups.shape}, {groups.dtype}, for {n} inputs and {len(names)} names; "
+            f"expected ({n},) integers from 0 to {len(names) - 1}"
+        )
+    return groups.astype(np.int64), names
+
+
+def _name(grouping: Grouping) -> str:
+    return str(getattr(grouping, "name", getattr(grouping, "__name__", type(grouping).__name__)))

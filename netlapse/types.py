@@ -1,0 +1,277 @@
+"""The nouns everything else speaks in: probe set, layer, network, snapshot, findings, analysis, tracker.
+
+numpy arrays, channels-last, cross every border here; no framework is imported. Shape letters: n inputs, g groups,
+u units, h w c image axes, t tokens, k classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from netlapse.recording import Recording
+    from netlapse.statistics import GroupStatistics
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+UInt8 = NDArray[np.uint8]
+Array = NDArray[np.generic]
+Spatial = Literal["mean", "keep"]
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeSet:
+    """The fixed inputs a network is shown at every checkpoint.
+
+    inputs      (n, ...) float32, channels-last; integers only where they are token ids (n, t)
+    labels      (n,) integers, the index of each input's class
+    class_names one name per class; when empty, the classes are named by their numbers
+    attributes  name -> (n,) strings, for groupings by attribute
+    ids         (n,) strings that tell the inputs apart across data sets; the position when not given
+
+    Raises ValueError for a wrong shape or length, NaN or infinite inputs, labels out of range, repeated ids.
+    """
+
+    inputs: Array
+    labels: Int64
+    class_names: Sequence[str] = ()
+    attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    ids: NDArray[np.str_] | None = None
+
+    def __post_init__(self) -> None:
+        inputs, labels = np.asarray(self.inputs), np.asarray(self.labels)
+        if inputs.ndim < 2 or len(inputs) == 0:
+            raise ValueError(f"probe inputs have shape {inputs.shape}; expected (n, ...) with n >= 1 and at least one more axis")
+        if np.issubdtype(inputs.dtype, np.integer) and inputs.ndim == 2:
+            inputs = inputs.astype(np.int64)  # token ids stay integers: an embedding looks them up
+        elif np.issubdtype(inputs.dtype, np.floating):
+            inputs = inputs.astype(np.float32)
+        else:
+            raise ValueError(
+                f"probe inputs have dtype {inputs.dtype} and shape {inputs.shape}; expected floats, scaled as in training "
+                "(integers are taken as token ids and only in two dimensions)"
+            )
+        if inputs.dtype == np.float32:
+            bad = np.flatnonzero(~np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1))
+            if len(bad):
+                raise ValueError(f"probe inputs hold NaN or infinity in {len(bad)} of {len(inputs)} inputs, first at index {bad[0]}")
+        if labels.shape != (len(inputs),) or not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(
+                f"probe labels have shape {labels.shape} and dtype {labels.dtype}; expected ({len(inputs)},) integers, one class index per input"
+            )
+        names = tuple(str(name) for name in self.class_names) or tuple(str(k) for k in range(int(labels.max()) + 1))
+        outside = labels[(labels < 0) | (labels >= len(names))]
+        if len(outside):
+            raise ValueError(
+                f"probe labels hold {sorted(set(outside.tolist()))[:5]}; allowed are 0 to {len(names) - 1}, for the classes {list(names)[:12]}"
+            )
+        attributes = {str(name): np.asarray(values).astype(str) for name, values in self.attributes.items()}
+        for name, values in attributes.items():
+            if values.shape != labels.shape:
+                raise ValueError(f"probe attribute {name!r} has shape {values.shape}; expected {labels.shape}, one value per input")
+        ids = np.arange(len(labels)).astype(str) if self.ids is None else np.asarray(self.ids).astype(str)
+        if ids.shape != labels.shape or len(np.unique(ids)) != len(ids):
+            raise ValueError(f"probe ids have shape {ids.shape} with {len(np.unique(ids))} distinct values; expected {labels.shape}, all distinct")
+        for name, value in (
+            ("inputs", inputs),
+            ("labels", labels.astype(np.int64)),
+            ("class_names", names),
+            ("attributes", attributes),
+            ("ids", ids),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over inputs, labels, class names, attributes and ids: equal hashes, equal probes, and the reverse."""
+        digest = hashlib.sha256()
+        arrays = {"inputs": self.inputs, "labels": self.labels, "class_names": np.asarray(self.class_names), "ids": np.asarray(self.ids)}
+        arrays |= {f"attribute {name}": values for name, values in sorted(self.attributes.items())}
+        for name, values in arrays.items():
+            if values.dtype.kind == "U":
+                values = np.array(values.tolist())  # equal strings may lie in wider and narrower arrays
+            digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
+
+    def take(self, indices: NDArray[np.integer]) -> ProbeSet:
+        """The probe of the chosen inputs, with the same classes."""
+        assert self.ids is not None
+        attributes = {name: values[indices] for name, values in self.attributes.items()}
+        return ProbeSet(self.inputs[indices], self.labels[indices], self.class_names, attributes, self.ids[indices])
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One observable place in a network.
+
+    shape  of one input's activation, channels-last: (h, w, u), (t, u) or (u,)
+    role   "activation" (the output of a nonlinearity), "block" (a container that ends in something of its own, as a
+           residual sum), "output" (the network's own output), "weights" (has parameters), "other"
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    role: Literal["activation", "block", "output", "weights", "other"]
+
+    @property
+    def units(self) -> int:
+        return self.shape[-1]
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What one batch made each unit do, reduced over positions: every field layer -> (n, u) float32.
+
+    mean, low, high   over the layer's positions (all three are the value itself for a dense layer)
+    outputs           (n, k) the network's logits; None where its output is not of that shape
+    """
+
+    mean: Mapping[str, Float32]
+    low: Mapping[str, Float32]
+    high: Mapping[str, Float32]
+    outputs: Float32 | None
+
+
+class Network(Protocol):
+    """A network as analyses see it: numpy in, numpy out, channels-last, and nothing about it changed afterwards."""
+
+    @property
+    def layers(self) -> tuple[str, ...]: ...
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Layers that exist but cannot be observed -> why."""
+        ...
+
+    def describe(self, inputs: Array) -> tuple[Layer, ...]:
+        """Every observable layer in execution order, learnt from the first inputs shown."""
+        ...
+
+    def undisturbed(self) -> AbstractContextManager[object]:
+        """Evaluation mode inside; modes, buffers, random states and gradients as before outside. Re-entrant."""
+        ...
+
+    def outputs(self, inputs: Array) -> Float32: ...
+
+    def activations(self, inputs: Array, layers: Sequence[str]) -> dict[str, Float32]: ...
+
+    def responses(self, inputs: Array, layers: Sequence[str]) -> Responses: ...
+
+    def group_sums(self, inputs: Array, groups: Int64, n_groups: int, layers: Sequence[str], spatial: Spatial = "mean") -> dict[str, Float32]: ...
+
+    def vjp(self, inputs: Array, layer: str, cotangent: Array, wrt: Sequence[str]) -> dict[str, Float32]: ...
+
+
+class Grouping(Protocol):
+    """(probe, logits (n, k) | None) -> (groups (n,) integers, group names).
+
+    With an attribute `reads_logits` that is False it is called once per probe, with None. Otherwise it is called for
+    each batch of a streaming pass, so the group of an input may depend on that input's row alone, and the names on
+    nothing but the classes.
+    """
+
+    def __call__(self, probe: ProbeSet, logits: Float32 | None, /) -> tuple[Int64, tuple[str, ...]]: ...
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A network at one step, and what to show it: all an analysis may look at.
+
+    step 0 is the initialised network, step e is after e epochs (or e optimiser steps, where the schedule counts those).
+    `statistics` is computed by the first analysis that asks and shared by all: one forward pass of the probe.
+    """
+
+    network: Network
+    probe: ProbeSet
+    step: int
+    layers: str | Sequence[str] = "auto"
+    grouping: Grouping | None = None
+    batch_size: int = 256
+
+    @cached_property
+    def layer_names(self) -> tuple[str, ...]:
+        from netlapse.layers import select
+
+        return select(self.network.describe(self.probe.inputs[:2]), self.layers, refused=self.network.refused)
+
+    @cached_property
+    def statistics(self) -> GroupStatistics:
+        from netlapse.probe import by_label
+        from netlapse.statistics import group_statistics
+
+        return group_statistics(self.network, self.probe, self.grouping or by_label, self.layer_names, batch_size=self.batch_size)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an analysis found at one step.
+
+    arrays   name -> array, stored raw and exactly; no objects, so that no pickle is ever needed
+    scalars  metric name -> number; NaN where a value is undefined
+    images   image key -> (h, w, 3) uint8
+
+    Raises ValueError for an object array and for an image that is not (h, w, 3) uint8.
+    """
+
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    scalars: Mapping[str, float] = field(default_factory=dict)
+    images: Mapping[str, UInt8] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        arrays = {name: np.asarray(values) for name, values in self.arrays.items()}
+        for name, values in arrays.items():
+            if values.dtype.hasobject:
+                raise ValueError(f"findings array {name!r} holds Python objects; expected numbers, booleans or strings")
+        for key, image in self.images.items():
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise ValueError(f"findings image {key!r} has shape {image.shape} and dtype {image.dtype}; expected (h, w, 3) uint8")
+        object.__setattr__(self, "arrays", arrays)
+        object.__setattr__(self, "scalars", {name: float(value) for name, value in self.scalars.items()})
+
+
+Analysis = Callable[[Snapshot, Findings | None], Findings]
+"""A pure function of a snapshot and of its own findings at the checkpoint before (None at the first)."""
+
+
+class Tracker(Protocol):
+    """Where findings go. `log` may be called again for an analysis and step: the later call wins."""
+
+    def start(self, manifest: Mapping[str, object]) -> None:
+        """Open the record; the manifest's keys are added to what is there."""
+        ...
+
+    def log(self, analysis: str, step: int, findings: Findings) -> None: ...
+
+    def latest(self, analysis: str, before: int) -> Findings | None:
+        """The analysis' findings at its last step before the given one: what a resumed training goes on from."""
+        ...
+
+    def recording(self) -> Recording:
+        """Everything logged so far."""
+        ...
+
+    def document(self, name: str, text: str) -> None:
+        """A file beside the findings, as `timelapse.html`; a later text of the same name replaces it."""
+        ...
+
+    def failure(self, what: str, message: str) -> None:
+        """Make a failure visible beside the results."""
+        ...
+
+    def finish(self, *, failed: bool = False) -> None:
+        """Close the record; `failed` where the training ended in an error. A second call does nothing."""
+        ...

@@ -1,0 +1,68 @@
+"""What a run recorded, as arrays over steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from netlapse.recording import Recording, Series
+from netlapse.types import Findings
+
+
+def recording() -> Recording:
+    profiles = {step: np.full((2, 3), float(step)) for step in (0, 2, 10)}
+    nap = {step: Findings({"profile/conv": values, "counts": np.array([1, 2])}, {"nap/drift/conv": step / 2}) for step, values in profiles.items()}
+    late = {10: Findings({"own": np.zeros((2, 2))}, {"own/metric": 1.0}), 4: Findings({}, {"own/metric": 0.5})}
+    return Recording({"model": "m"}, {"nap": dict(reversed(nap.items())), "own": late})
+
+
+def test_steps_are_those_of_any_analysis_ascending() -> None:
+    assert recording().steps == (0, 2, 4, 10)
+    assert Recording().steps == ()
+
+
+def test_an_array_is_stacked_over_the_steps_at_which_it_was_found() -> None:
+    series = recording().array("nap", "profile/conv")
+    assert series.steps.tolist() == [0, 2, 10]
+    assert series.values.shape == (3, 2, 3)
+    assert series.axes == ("step", "group", "unit")
+    np.testing.assert_array_equal(series.values[:, 0, 0], [0, 2, 10])
+    assert recording().array("own", "own").steps.tolist() == [10]
+
+
+def test_axes_of_an_unknown_array_are_numbered() -> None:
+    assert recording().array("own", "own").axes == ("step", "axis 0", "axis 1")
+    assert recording().array("nap", "counts").axes == ("step", "group")
+    kept = Recording({}, {"nap": {0: Findings({"profile/conv": np.zeros((2, 4, 4, 3))})}})
+    assert kept.array("nap", "profile/conv").axes == ("step", "axis 0", "axis 1", "axis 2", "axis 3")
+
+
+def test_steps_with_another_shape_than_the_last_are_left_out() -> None:
+    found = {0: Findings({"a": np.zeros(2)}), 1: Findings({"a": np.zeros(3)}), 2: Findings({}), 3: Findings({"a": np.ones(3)})}
+    series = Recording({}, {"x": found}).array("x", "a")
+    assert series.steps.tolist() == [1, 3]
+    np.testing.assert_array_equal(series.values, [[0, 0, 0], [1, 1, 1]])
+
+
+def test_scalars_are_ordered_by_step_and_come_from_every_analysis() -> None:
+    scalars = recording().scalars
+    assert list(scalars) == ["nap/drift/conv", "own/metric"]
+    assert scalars["nap/drift/conv"].steps.tolist() == [0, 2, 10]
+    np.testing.assert_array_equal(scalars["nap/drift/conv"].values, [0, 1, 5])
+    assert scalars["own/metric"].steps.tolist() == [4, 10]
+    np.testing.assert_array_equal(scalars["own/metric"].values, [0.5, 1.0])
+    assert scalars["own/metric"].axes == ("step",)
+
+
+def test_a_value_is_taken_at_its_step_and_not_at_its_position() -> None:
+    series = Series(np.array([0, 2, 10]), np.array([[1.0], [2.0], [3.0]]), ("step", "unit"))
+    np.testing.assert_array_equal(series.at(2), [2.0])
+    with pytest.raises(KeyError, match=r"nothing found at step 1; this quantity has steps \[0, 2, 10\]"):
+        series.at(1)
+
+
+def test_what_was_never_found_is_an_error_that_says_what_was() -> None:
+    with pytest.raises(KeyError, match=r"no analysis 'topomap' in this run; it has \['nap', 'own'\]"):
+        recording().array("topomap", "maps")
+    with pytest.raises(KeyError, match=r"analysis 'nap' found no array 'profile/fc'; it has \['counts', 'profile/conv'\]"):
+        recording().array("nap", "profile/fc")
