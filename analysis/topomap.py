@@ -1,0 +1,78 @@
+"""Topographic activation maps: a group's profile drawn over the layout of a layer's units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from netlapse.analysis.layout import flas
+from netlapse.analysis.nap import contrast, scale
+from netlapse.analysis.quality import motion, trustworthiness
+from netlapse.field import fields, interpolation
+from netlapse.render import maps_row, storyboard
+from netlapse.types import Array, Findings, Float64, Snapshot, UInt8
+
+
+def interpolate(positions: Float64, values: Float64, resolution: int = 100) -> Float64:
+    """The maps (g, r, r) of the units' values (g, u) at their positions (u, 2); row = 1 - y, column = x, NaN outside the hull.
+
+    Linear on the Delaunay triangles of the positions. A row of NaN (an empty group) gives a map of NaN. To draw many steps
+    on one layout, keep the operator: `netlapse.field.interpolation` and `fields`, where the degenerate cases are described.
+
+    Raises ValueError for positions that are not finite (u, 2) and for values that are not (g, u).
+    """
+    return fields(interpolation(positions, resolution), np.asarray(values, dtype=np.float64))
+
+
+Layout = Callable[..., Float64]
+"""A function of `netlapse.analysis.layout`: (profiles (u, f), *, seed, previous) -> positions (u, 2)."""
+
+UNIT = "standard deviations of the layer"
+
+
+def topomap(
+    snapshot: Snapshot,
+    previous: Findings | None,
+    *,
+    layout: Layout = flas,
+    seed: int = 0,
+    resolution: int = 64,
+    limit: float = 2.0,
+) -> Findings:
+    """Each group's contrast drawn over the layer's units, laid out so that similar ones are neighbours.
+
+    layout      places units by their contrasts; it is handed the positions of the checkpoint before
+    resolution  pixels a map is wide and high, in the images; the positions are what is recorded
+    limit       the colour scale reaches from -limit to +limit standard deviations of the layer's responses over all
+                inputs, so that one scale, known beforehand, serves all groups, layers, checkpoints and runs: the mean
+                square over groups and units is the layer's separability, which is at most 1
+
+    arrays      `positions/<layer>` (u, 2), `contrast/<layer>` (g, u), `layout_step/<layer>` () the step whose profiles
+                the layout is made from
+    scalars     `layout/trustworthiness/<layer>`, `layout/motion/<layer>` (from the checkpoint before)
+    images      `topomap/<layer>`, one map per group; `storyboard`, all layers
+    """
+    statistics = snapshot.statistics
+    arrays: dict[str, Array] = {}
+    scalars: dict[str, float] = {}
+    images: dict[str, UInt8] = {}
+    rows: list[tuple[str, Float64 | str]] = []
+    for layer in snapshot.layer_names:
+        values = contrast(statistics.profile(layer))
+        features = values[~np.isnan(values).all(axis=1)].T
+        stored = previous.arrays.get(f"positions/{layer}") if previous else None
+        before = None if stored is None else np.asarray(stored, np.float64)
+        positions = layout(features, seed=seed, previous=before)
+        scalars[f"layout/trustworthiness/{layer}"] = trustworthiness(features, positions)
+        if before is not None:
+            scalars[f"layout/motion/{layer}"] = motion(positions, before)
+        arrays |= {f"positions/{layer}": positions, f"contrast/{layer}": values, f"layout_step/{layer}": np.array(snapshot.step)}
+        deviation = scale(statistics, layer)
+        maps = interpolate(positions, values / deviation, resolution) if deviation > 0 else None
+        rows.append((layer, "every unit is constant" if maps is None else maps))
+        title = f"{layer} · {len(positions)} units · step {snapshot.step}, layout of step {snapshot.step}"
+        drawn = np.full((len(values), resolution, resolution), np.nan) if maps is None else maps
+        images[f"topomap/{layer}"] = maps_row(drawn, statistics.names, statistics.counts.tolist(), limit, title, UNIT)
+    images["storyboard"] = storyboard(rows, statistics.names, limit, f"step {snapshot.step}", UNIT)
+    return Findings(arrays, scalars, images)
