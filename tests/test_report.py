@@ -1,0 +1,316 @@
+"""Laws of the time-lapse page: it carries the findings' numbers, and nothing in them can break it or reach outside."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import netlapse.report as report
+from netlapse.recording import Recording
+from netlapse.report import page
+from netlapse.types import Findings
+
+sys.path.insert(0, str(Path(__file__).parent))
+from page_recording import LAYERS, made_up_run
+
+
+def carried(document: str) -> dict:
+    """The data a page carries, as its script reads it."""
+    return json.loads(re.search(r'<script type="application/json" id="recording">(.*?)</script>', document, re.S)[1])
+
+
+def unpacked(packed: dict) -> np.ndarray:
+    data = base64.b64decode(packed["data"] + "=" * (-len(packed["data"]) % 4))
+    return np.frombuffer(data, np.dtype(packed["type"]).newbyteorder("<")).reshape(packed["shape"])
+
+
+def contrasts(layer: dict) -> np.ndarray:
+    """(s, g, u) as the page shows them, NaN where there is none."""
+    numbers = unpacked(layer["contrast"]).astype(float)
+    return np.where(numbers == -32768, np.nan, numbers * np.array(layer["scale"])[:, None, None])
+
+
+def one_layer(profiles: list[np.ndarray], counts: list[int] | None = None, **arrays: np.ndarray) -> Recording:
+    groups = np.array([f"group {g}" for g in range(len(profiles[0]))])
+    nap = {}
+    for step, profile in enumerate(profiles):
+        found = {"groups": groups, "profile/conv": profile, "scale/conv": np.float64(0.5), **arrays}
+        nap[step] = Findings(found | ({"counts": np.array(counts)} if counts else {}))
+    return Recording({}, {"nap": nap})
+
+
+def test_numbers_of_the_page_are_the_findings_within_half_a_quantisation_step():
+    rng = np.random.default_rng(0)
+    profiles = [rng.normal(scale=10.0**step, size=(4, 7)) + 1000 for step in range(-3, 2)]
+    layer = carried(page(one_layer(profiles)))["layers"][0]
+    shown, mean = contrasts(layer), unpacked(layer["mean"])
+    for step, profile in enumerate(profiles):
+        exact = profile - profile.mean(axis=0)
+        assert np.abs(shown[step] - exact).max() <= layer["scale"][step] / 2 * (1 + 1e-9)
+        np.testing.assert_allclose(mean[step], profile.mean(axis=0), rtol=1e-7)
+        assert layer["scale"][step] <= np.abs(exact).max() / 32767 * (1 + 1e-9)
+    assert layer["sd"] == [0.5] * 5
+    np.testing.assert_allclose(layer["limit"], max(np.abs(p - p.mean(axis=0)).max() for p in profiles), rtol=1e-12)
+
+
+def test_zero_contrast_stays_exactly_zero_beside_a_large_one():
+    profile = np.array([[0.1, 5e6], [0.1, -3e6], [0.1, 2e6]])
+    shown = contrasts(carried(page(one_layer([profile])))["layers"][0])[0]
+    assert (shown[:, 0] == 0).all()
+    assert (shown[:, 1] != 0).all()
+
+
+def test_constant_layer_is_carried_as_zero_contrast_without_a_warning():
+    layer = carried(page(one_layer([np.full((3, 4), 0.1)])))["layers"][0]  # the mean of three 0.1 is not 0.1
+    assert (contrasts(layer) == 0).all()
+    assert layer["limit"] == 0
+
+
+@pytest.mark.parametrize("counts", [None, [5, 0, 3]])
+def test_empty_group_is_missing_and_takes_no_part_in_the_mean(counts):
+    profile = np.array([[1.0, 2.0], [np.nan, np.nan], [3.0, 6.0]])
+    document = carried(page(one_layer([profile], counts)))
+    layer = document["layers"][0]
+    assert (unpacked(layer["contrast"])[0, 1] == -32768).all()
+    np.testing.assert_allclose(contrasts(layer)[0, [0, 2]], [[-1, -2], [1, 2]], rtol=1e-4)
+    np.testing.assert_array_equal(unpacked(layer["mean"])[0], [2, 4])
+    assert document["counts"] == [counts]
+
+
+def test_diverged_layer_is_carried_as_missing():
+    layer = carried(page(one_layer([np.array([[1.0, np.inf], [2.0, 1.0]]), np.full((2, 2), np.nan)])))["layers"][0]
+    shown = contrasts(layer)
+    assert np.isnan(shown[0, :, 1]).all()
+    assert np.isfinite(shown[0, :, 0]).all()
+    assert np.isnan(shown[1]).all()
+
+
+def test_groups_keep_their_identity_when_their_order_changes():
+    first, second = np.array([[1.0], [3.0]]), np.array([[30.0], [10.0]])
+    nap = {0: Findings({"groups": np.array(["a", "b"]), "profile/x": first}), 1: Findings({"groups": np.array(["b", "a"]), "profile/x": second})}
+    document = carried(page(Recording({}, {"nap": nap})))
+    assert document["groups"] == ["a", "b"]
+    np.testing.assert_allclose(contrasts(document["layers"][0])[:, :, 0], [[-1, 1], [-10, 10]])
+
+
+def test_a_step_that_an_analysis_did_not_observe_is_marked_as_such():
+    run = made_up_run(steps=4)
+    findings = {name: dict(by_step) for name, by_step in run.findings.items()}
+    del findings["nap"][1], findings["topomap"][2], findings["saliency"][3]
+    document = carried(page(Recording(run.manifest, findings)))
+    assert document["steps"] == [0, 1, 2, 3]
+    assert document["layers"][0]["at"] == [0, -1, 1, 2]
+    assert [at >= 0 for at in document["layers"][0]["layout_at"]] == [True, True, False, True]
+    assert document["saliency"]["at"] == [0, 1, 2, -1]
+    assert document["counts"][1] is None
+
+
+def test_layouts_that_permute_the_same_places_share_one_triangulation():
+    run = made_up_run(steps=5)
+    document = carried(page(run))
+    assert len(document["geometries"]) == len(LAYERS)
+    moved = {
+        step: Findings(
+            {
+                name: np.clip(values + 0.01 * step * (np.arange(values.size).reshape(values.shape) % 3), 0, 1)
+                if name.startswith("positions")
+                else values
+                for name, values in f.arrays.items()
+            }
+        )
+        for step, f in run.findings["topomap"].items()
+    }
+    assert len(carried(page(Recording({}, {**run.findings, "topomap": moved})))["geometries"]) == 5 * len(LAYERS)
+
+
+def test_every_unit_sits_where_the_findings_say():
+    run = made_up_run(steps=3)
+    document = carried(page(run))
+    for layer in document["layers"]:
+        for index, step in enumerate(document["steps"]):
+            layout = layer["layouts"][layer["layout_at"][index]]
+            places = unpacked(document["geometries"][layout["geometry"]]["points"])[unpacked(layout["vertex"])] / 65535
+            exact = run.findings["topomap"][step].arrays[f"positions/{layer['name']}"]
+            assert np.abs(places - exact).max() <= 0.5 / 65535 + 1e-12
+            assert layout["step"] == step
+
+
+def test_maps_of_the_page_are_those_of_the_logged_pictures():
+    from netlapse.field import interpolation
+
+    run = made_up_run(steps=1, layers={"conv": 64})
+    document = carried(page(run))
+    layout = document["layers"][0]["layouts"][0]
+    geometry = document["geometries"][layout["geometry"]]
+    points, triangles = unpacked(geometry["points"]) / 65535, unpacked(geometry["triangles"]).astype(int)
+    values = run.findings["nap"][0].arrays["profile/conv"][3]
+    at_points = np.empty(64)
+    at_points[unpacked(layout["vertex"])] = values
+    centres = points[triangles].mean(axis=1)
+    # The picture's pixel nearest to each triangle's centre, and the page's value there: linear on its own triangles.
+    r = 400
+    columns, rows = np.floor(centres[:, 0] * r).astype(int), np.floor((1 - centres[:, 1]) * r).astype(int)
+    pixels = np.stack([(columns + 0.5) / r, 1 - (rows + 0.5) / r], axis=1)
+    corners = np.concatenate([points[triangles], np.ones((len(triangles), 3, 1))], axis=2)
+    weights = np.linalg.solve(corners.transpose(0, 2, 1), np.column_stack([pixels, np.ones(len(pixels))])[..., None])[..., 0]
+    shown = (weights * at_points[triangles]).sum(axis=1)
+    picture = (interpolation(run.findings["topomap"][0].arrays["positions/conv"], r) @ values).reshape(r, r)
+    np.testing.assert_allclose(shown, picture[rows, columns], atol=1e-3 * np.ptp(values))
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [np.array([[0.5, 0.5]]), np.array([[0.2, 0.5], [0.8, 0.5]]), np.stack([np.linspace(0.1, 0.9, 7)] * 2, axis=1), np.full((4, 2), 0.5)],
+    ids=["one unit", "two units", "on a line", "all at one place"],
+)
+def test_units_that_span_no_area_come_without_triangles(positions):
+    units = len(positions)
+    nap = {0: Findings({"groups": np.array(["a", "b"]), "profile/x": np.arange(2.0 * units).reshape(2, units)})}
+    topomap = {0: Findings({"positions/x": positions, "layout_step/x": np.int64(0)})}
+    document = carried(page(Recording({}, {"nap": nap, "topomap": topomap})))
+    assert unpacked(document["geometries"][0]["triangles"]).shape == (0, 3)
+
+
+def test_a_layout_that_does_not_fit_its_layer_is_left_out_with_the_reason():
+    run = one_layer([np.ones((2, 3))])
+    topomap = {0: Findings({"positions/conv": np.full((3, 2), np.nan)})}
+    layer = carried(page(Recording({}, {**run.findings, "topomap": topomap})))["layers"][0]
+    assert layer["layout_at"] == [-1]
+    assert "not numbers" in layer["layout_missing"]
+
+
+def test_saliency_is_carried_as_density_within_half_a_step_up_to_the_limit():
+    run = made_up_run(steps=2)
+    document = carried(page(run))["saliency"]
+    for method in document["methods"]:
+        numbers = unpacked(method["density"]).astype(float) * 6 / 255
+        for row in range(2):
+            maps = run.findings["saliency"][row].arrays[f"maps/{method['name']}"].astype(float)
+            for shown, exact, mean in zip(numbers[row], maps, method["mean"][row]):
+                if not exact.any():
+                    assert mean == 0
+                    continue
+                assert np.abs(shown - np.minimum(exact / exact.mean(), 6)).max() <= 3 / 255 + 1e-9
+                np.testing.assert_allclose(mean, exact.mean(), rtol=1e-6)
+
+
+def test_signed_saliency_is_drawn_by_its_size():
+    run = made_up_run(steps=1)
+    arrays = dict(run.findings["saliency"][0].arrays)
+    flipped = {name: -values if name.startswith("maps/") else values for name, values in arrays.items()}
+    both = [carried(page(Recording({}, {"saliency": {0: Findings(a)}})))["saliency"]["methods"] for a in (arrays, flipped)]
+    assert both[0] == both[1]
+
+
+def test_what_the_maps_explain_is_said_only_where_it_can_be_told():
+    found = {"panel": np.zeros((2, 4, 4, 1)), "labels": np.array([0, 1]), "predictions": np.array([0, 0])}
+    for classes, said in (([0, 0], "predicted"), ([0, 1], "labelled"), ([1, 1], None)):
+        recording = Recording({}, {"saliency": {0: Findings({**found, "classes": np.array(classes)})}})
+        assert carried(page(recording))["saliency"]["explained"] == said
+    assert carried(page(Recording({}, {"saliency": {0: Findings(found)}})))["saliency"]["explained"] is None
+    always_right = Findings({**found, "predictions": found["labels"], "classes": found["labels"]})
+    assert carried(page(Recording({}, {"saliency": {0: always_right}})))["saliency"]["explained"] is None
+
+
+def test_panel_spans_black_to_white_over_all_inputs_and_large_maps_are_means_of_blocks():
+    rng = np.random.default_rng(1)
+    panel, maps = rng.normal(size=(2, 224, 224, 3)), rng.random((2, 224, 224))
+    found = Findings({"panel": panel, "maps/gradient": maps})
+    document = carried(page(Recording({}, {"saliency": {0: found}})))["saliency"]
+    shown = unpacked(document["methods"][0]["density"])[0].astype(float) * 6 / 255
+    blocks = maps.reshape(2, 112, 2, 112, 2).mean(axis=(2, 4))
+    assert np.abs(shown - blocks / blocks.mean(axis=(1, 2), keepdims=True)).max() <= 3 / 255 + 1e-9
+    blocks = panel.reshape(2, 112, 2, 112, 2, 3).mean(axis=(2, 4))
+    assert np.abs(unpacked(document["panel"]) / 255 - (blocks - panel.min()) / np.ptp(panel)).max() <= 0.5 / 255 + 1e-9
+    small = panel[:, :28, :28]
+    shown = unpacked(carried(page(Recording({}, {"saliency": {0: Findings({"panel": small})}})))["saliency"]["panel"])
+    assert np.abs(shown / 255 - (small - small.min()) / np.ptp(small)).max() <= 0.5 / 255 + 1e-9
+    assert (shown.min(), shown.max()) == (0, 255)
+
+
+def test_page_refers_to_nothing_outside_itself():
+    document = page(made_up_run())
+    for forbidden in (
+        "http://",
+        "https://",
+        "src=",
+        "href=",
+        "localStorage",
+        "sessionStorage",
+        "document.cookie",
+        "fetch(",
+        "XMLHttpRequest",
+        "import(",
+        "@import",
+        "url(",
+    ):
+        assert forbidden not in document
+    assert "default-src 'none'" in document
+    assert not re.search(r"\{\{\w+\}\}", document)
+
+
+def test_no_name_can_break_the_page():
+    hostile = "</script><script>alert(1)</script><!--<b>&{{script}}\u2028"
+    run = made_up_run(
+        steps=2, groups=2, layers={hostile: 4}, methods=(hostile,), manifest={"title": hostile, "command": hostile, "class_names": [hostile, "b"]}
+    )
+    plain = made_up_run(steps=2, groups=2, layers={"x": 4}, methods=("m",), manifest={"title": "t", "command": "c", "class_names": ["a", "b"]})
+    document = page(run)
+    assert document.count("</script>") == page(plain).count("</script>")
+    assert "<script>alert" not in document
+    assert "<!--" not in document
+    data = carried(document)
+    assert data["layers"][0]["name"] == data["manifest"]["title"] == data["saliency"]["methods"][0]["name"] == hostile
+
+
+def test_undefined_metrics_and_odd_manifests_are_carried():
+    scalars = {0: Findings(scalars={"nap/drift/x": float("nan"), "cost/nap": float("inf")}), 2: Findings(scalars={"nap/drift/x": 0.25})}
+    manifest = {"probe": {"inputs": np.int64(3), "score": float("nan")}, "versions": {"python": object}}
+    document = carried(page(Recording(manifest, {"nap": scalars})))
+    assert document["curves"]["nap/drift/x"] == {"steps": [0, 2], "values": [None, 0.25]}
+    assert document["curves"]["cost/nap"]["values"] == [None]
+    assert document["layers"] == []
+    assert document["manifest"]["probe"]["score"] is None
+
+
+def test_layers_follow_the_order_of_the_manifest():
+    run = made_up_run(steps=1, manifest={"layers": [{"name": name} for name in reversed(LAYERS)]})
+    assert [layer["name"] for layer in carried(page(run))["layers"]] == list(reversed(LAYERS))
+
+
+def test_default_run_stays_under_three_megabytes():
+    assert len(page(made_up_run()).encode()) < 1_000_000  # the promise is 3 MB; the default run keeps well below it
+
+
+def test_same_recording_gives_the_same_page():
+    assert page(made_up_run(steps=2)) == page(made_up_run(steps=2))
+
+
+@pytest.mark.parametrize("findings", [{}, {"nap": {}}])
+def test_empty_recording_is_refused(findings):
+    with pytest.raises(ValueError, match=r"holds no findings at any step .*observe at least one checkpoint"):
+        page(Recording({}, findings))
+
+
+def test_page_too_large_is_refused_naming_what_is_large(monkeypatch):
+    monkeypatch.setattr(report, "LIMIT", 300_000)
+    with pytest.raises(ValueError, match=r"at most 0 MB can be shown\. Largest: saliency maps/gradient .*; observe fewer"):
+        page(made_up_run())
+
+
+def test_profile_with_positions_kept_is_refused_by_name():
+    nap = {0: Findings({"groups": np.array(["a"]), "profile/conv": np.ones((1, 2, 2, 3))})}
+    with pytest.raises(ValueError, match=r"layer 'conv' has shape \(1, 2, 2, 3\)"):
+        page(Recording({}, {"nap": nap}))
+
+
+def test_maps_that_do_not_belong_to_the_panel_are_refused_by_name():
+    found = Findings({"panel": np.zeros((2, 4, 4, 1)), "maps/gradient": np.zeros((3, 4, 4))})
+    with pytest.raises(ValueError, match=r"method 'gradient' have shape \(3, 4, 4\); expected \(2, h, w\)"):
+        page(Recording({}, {"saliency": {0: found}}))
