@@ -1,0 +1,197 @@
+"""Observing and saving a Lightning training: thin adapters, all of whose work is done elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import MLFlowLogger
+
+from netlapse.analysis import default_analyses
+from netlapse.backends.torch import TorchNetwork, restored_random_states
+from netlapse.backends.torch_data import Data, probe_set
+from netlapse.observer import Observer
+from netlapse.probe import by_label
+from netlapse.schedule import Schedule, every_epoch
+from netlapse.tracking.checkpoints import Checkpoints
+from netlapse.types import Analysis, Findings, Grouping, Tracker
+
+log = logging.getLogger(__name__)
+
+
+class _Scheduled(pl.Callback):
+    """Calls `due(trainer, module, step)` at step 0 and whenever the schedule says so, once per step."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self._last: int | None = None
+
+    def due(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
+        raise NotImplementedError
+
+    def _step(self, trainer: pl.Trainer, module: pl.LightningModule, unit: str, step: int) -> None:
+        # Under gradient accumulation several batches end at the same optimiser step.
+        if unit == self.schedule.unit and step != self._last and self.schedule.due(step):
+            self._last = step
+            self.due(trainer, module, step)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._last = None
+        self._step(trainer, pl_module, "epoch", trainer.current_epoch)
+        self._step(trainer, pl_module, "step", trainer.global_step)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object) -> None:
+        self._step(trainer, pl_module, "step", trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._step(trainer, pl_module, "epoch", trainer.current_epoch + 1)
+
+
+class CheckpointCallback(_Scheduled):
+    """Saves a plain Lightning checkpoint, weights only, at each scheduled step, also at step 0.
+
+    folder  where `step_00000012.ckpt` and the like go; `torch.load(path, weights_only=True)` reads them
+
+    Raises PermissionError before training where the folder cannot be written; a disk that fills up later is reported
+    and training goes on.
+    """
+
+    def __init__(self, folder: str | Path, schedule: Schedule | None = None) -> None:
+        super().__init__(schedule or every_epoch())
+        self.checkpoints = Checkpoints(folder, ".ckpt")
+
+    def due(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
+        try:
+            _save_weights(trainer, self.checkpoints, step)
+        except Exception as error:  # law: nothing we do can end a training
+            log.warning("netlapse: no checkpoint of step %d: %s: %s", step, type(error).__name__, error)
+
+
+class ObserverCallback(_Scheduled):
+    """Observes the network at each scheduled step; training is bit for bit what it is without.
+
+    probe        a ProbeSet; (inputs, labels) as torch tensors the way the network takes them or as channels-last numpy;
+                 or a map-style torch Dataset, of which `per_class` inputs of each class are drawn with `seed`
+    analyses     name -> analysis; None: `netlapse.analysis.default_analyses`
+    layers       "auto", or names, globs or types
+    tracker      None: the run of the trainer's MLFlowLogger if it has one, else a run of its own in the local store
+    module       the submodule to observe, by its name; None: the LightningModule itself, through its `forward`
+    output       which output is the logits, where `forward` returns several
+    checkpoints  a folder for a weights-only checkpoint of every observed step; None: none are kept
+    strict       raise what fails in an analysis or the tracker, instead of reporting it and training on
+
+    Before the first batch, so that nothing is lost: ValueError for a probe or layers that do not fit the network,
+    ConnectionError for a server that does not answer, PermissionError for a store that cannot be written.
+    Under DDP the first process observes; the others go on to the next batch and wait there.
+    """
+
+    def __init__(
+        self,
+        probe: Data,
+        analyses: Mapping[str, Analysis] | Sequence[Analysis] | None = None,
+        *,
+        layers: str | Sequence[str] = "auto",
+        grouping: Grouping = by_label,
+        schedule: Schedule | None = None,
+        tracker: Tracker | None = None,
+        module: str | None = None,
+        output: str | int | None = None,
+        checkpoints: str | Path | None = None,
+        per_class: int = 20,
+        seed: int = 0,
+        batch_size: int = 256,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(schedule or every_epoch())
+        self.probe, self.analyses, self.layers, self.grouping = probe, analyses, layers, grouping
+        self.tracker, self.module, self.output = tracker, module, output
+        self.checkpoints = Checkpoints(checkpoints, ".ckpt") if checkpoints is not None else None
+        self.per_class, self.seed, self.batch_size, self.strict = per_class, seed, batch_size, strict
+        self.observer: Observer | None = None
+        self.network: TorchNetwork | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        with restored_random_states():
+            self.network = TorchNetwork(_submodule(pl_module, self.module), output=self.output)
+            probe = probe_set(self.probe, self.network, per_class=self.per_class, seed=self.seed)
+            tracker = self.tracker if self.tracker is not None else _mlflow_tracker(trainer)
+            analyses = default_analyses(probe) if self.analyses is None else self.analyses
+            self.observer = Observer(
+                probe, analyses, tracker, layers=self.layers, grouping=self.grouping, strict=self.strict, batch_size=self.batch_size
+            )
+            model = type(self.network.module).__name__
+            about = {"model": model, "step_unit": self.schedule.unit, "framework": "torch", "command": " ".join(sys.argv)}
+            self.observer.start(self.network, about)
+
+    def due(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
+        with restored_random_states():
+            self._save(trainer, step)  # on every process: Lightning's saving waits for all of them
+            if self.observer is None or self.network is None:
+                return
+            metrics = {f"training/{name}": float(value) for name, value in trainer.callback_metrics.items() if torch.as_tensor(value).numel() == 1}
+            try:
+                self.observer.observe(self.network, step, extra={"training": Findings(scalars=metrics)} if metrics else None)
+            except Exception as error:  # law: nothing we do can end a training
+                if self.strict:
+                    raise
+                self.observer.report("observation", error)
+
+    def _save(self, trainer: pl.Trainer, step: int) -> None:
+        if self.checkpoints is None:
+            return
+        try:
+            _save_weights(trainer, self.checkpoints, step)
+            if self.observer is not None:
+                self.observer.tracker.start({"checkpoints": self.checkpoints.saved})
+        except Exception as error:  # law: nothing we do can end a training
+            if self.strict:
+                raise
+            if self.observer is not None:
+                self.observer.report("checkpoint", error)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._finish(failed=False)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._finish(failed=True)
+
+    def _finish(self, *, failed: bool) -> None:
+        if self.observer is not None:
+            with restored_random_states():
+                self.observer.finish(failed=failed)
+            self.observer = None
+
+
+def _submodule(module: pl.LightningModule, name: str | None) -> torch.nn.Module:
+    if name is None:
+        return module
+    try:
+        return module.get_submodule(name)
+    except AttributeError as error:
+        raise ValueError(f"module {name!r} is not in {type(module).__name__}; it has {[child for child, _ in module.named_children()]}") from error
+
+
+def _save_weights(trainer: pl.Trainer, checkpoints: Checkpoints, step: int) -> None:
+    if not trainer.is_global_zero:
+        trainer.save_checkpoint(checkpoints.path(step), weights_only=True)  # writes nothing here, takes part in the barrier
+        return
+    try:
+        checkpoints.save(step, lambda path: trainer.save_checkpoint(path, weights_only=True))
+    except Exception:
+        trainer.strategy.barrier()  # the one that Lightning did not come to; the other processes wait there
+        raise
+
+
+def _mlflow_tracker(trainer: pl.Trainer) -> Tracker:
+    from netlapse.tracking.mlflow import MlflowTracker
+
+    for logger in trainer.loggers:
+        if isinstance(logger, MLFlowLogger):
+            return MlflowTracker(logger.run_id, uri=logger._tracking_uri)
+    return MlflowTracker()

@@ -1,0 +1,29 @@
+"""The one absolute place where netlapse keeps what it makes when nobody says otherwise."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def home() -> Path:
+    """`$NETLAPSE_HOME`, else `netlapse` in the user's data folder (`$XDG_DATA_HOME` or `~/.local/share`); it need not exist."""
+    chosen = os.environ.get("NETLAPSE_HOME")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share").expanduser().absolute() / "netlapse"
+
+
+def writable(folder: Path) -> Path:
+    """The folder, made if need be; raises PermissionError, saying what to set, where nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial = folder / f".trial-{os.getpid()}"
+        trial.write_bytes(b"")
+        trial.unlink()
+    except OSError as error:
+        raise PermissionError(
+            f"cannot write to {folder} ({error.strerror or error}); set NETLAPSE_HOME to a folder that can be written, "
+            "or to an MLflow server with MLFLOW_TRACKING_URI"
+        ) from error
+    return folder

@@ -1,0 +1,215 @@
+"""Folds analyses over the snapshots of one network and hands every finding to a tracker.
+
+Live training and offline reanalysis are two producers of snapshots; both call `observe`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import platform
+import re
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+
+from netlapse import __version__
+from netlapse.probe import by_label
+from netlapse.types import Analysis, Findings, Grouping, Layer, Network, ProbeSet, Snapshot, Tracker
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PAGE_EVERY = 30.0
+"""Seconds between two drawings of the time-lapse page while a training runs; it is always drawn at the end."""
+
+
+class Observer:
+    """Shows a network the probe, runs the analyses, and keeps what they found as their next `previous`.
+
+    analyses  name -> analysis; or a sequence of analyses, which go by their functions' names
+    layers    "auto", or names, globs or types; see `netlapse.layers.select`
+    strict    raise what goes wrong in an analysis or the tracker, instead of reporting it and going on
+
+    Raises ValueError for an analysis name that is no file name, or is used twice.
+    """
+
+    def __init__(
+        self,
+        probe: ProbeSet,
+        analyses: Mapping[str, Analysis] | Sequence[Analysis],
+        tracker: Tracker,
+        *,
+        layers: str | Sequence[str] = "auto",
+        grouping: Grouping = by_label,
+        strict: bool = False,
+        batch_size: int = 256,
+    ) -> None:
+        self.probe, self.tracker, self.layers, self.grouping, self.strict, self.batch_size = probe, tracker, layers, grouping, strict, batch_size
+        self.analyses = _named(analyses)
+        self._previous: dict[str, Findings | None] = {}
+        self._reported: set[str] = set()
+        self._observing = 0.0
+        self._began: float | None = None
+        self._paged = 0.0
+
+    def start(self, network: Network, manifest: Mapping[str, object] | None = None) -> None:
+        """Open the record, and find now what would fail at every step: layers, groupings, inputs that do not fit.
+
+        Raises ValueError, whether strict or not, saying what does not fit.
+        """
+        snapshot = self._snapshot(network, 0)
+        described = _fitting(self.probe, network)
+        names = snapshot.layer_names
+        if getattr(self.grouping, "reads_logits", True):
+            few = self.probe.take(np.arange(min(2, len(self.probe))))
+            self.grouping(few, network.outputs(few.inputs))
+        else:
+            self.grouping(self.probe, None)
+        self.tracker.start(
+            {
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "probe": {
+                    "inputs": len(self.probe),
+                    "shape": list(self.probe.inputs.shape[1:]),
+                    "hash": self.probe.hash,
+                    "grouping": _name(self.grouping),
+                },
+                "class_names": list(self.probe.class_names),
+                "layers": [{"name": a.name, "kind": a.kind, "shape": list(a.shape), "role": a.role} for a in described if a.name in names],
+                "analyses": list(self.analyses),
+                "versions": versions(),
+                **(manifest or {}),
+            }
+        )
+
+    def observe(self, network: Network, step: int, *, extra: Mapping[str, Findings] | None = None) -> dict[str, Findings]:
+        """What each analysis finds at this step, logged; an analysis that fails is reported once and left out.
+
+        extra  findings of somebody else at this step, such as the training's own metrics; logged with the others
+        """
+        started = time.perf_counter()
+        self._began = started if self._began is None else self._began
+        snapshot = self._snapshot(network, step)
+        found: dict[str, Findings] = {}
+        costs: dict[str, float] = {}
+        for name, given in (extra or {}).items():
+            found[name] = given
+            self._guarded(f"tracker, logging {name}", self.tracker.log, name, step, given)
+        with network.undisturbed():
+            for name, analysis in self.analyses.items():
+                before, shared = time.perf_counter(), _forward_seconds(snapshot)
+                findings = self._guarded(name, self._analysed, name, analysis, snapshot)
+                # The pass that analyses share is nobody's own cost.
+                costs[f"cost/{name}"] = time.perf_counter() - before - (_forward_seconds(snapshot) - shared)
+                if findings is not None:
+                    found[name] = self._previous[name] = findings
+                    self._guarded(f"tracker, logging {name}", self.tracker.log, name, step, findings)
+        costs["cost/forward"] = _forward_seconds(snapshot)
+        now = time.perf_counter()
+        costs["cost/observation"] = now - started
+        self._observing += now - started
+        if (rest := now - self._began - self._observing) > 0:
+            costs["cost/overhead"] = self._observing / rest
+        found["cost"] = Findings(scalars=costs)
+        self._guarded("tracker, logging cost", self.tracker.log, "cost", step, found["cost"])
+        if now - max(self._began, self._paged) > PAGE_EVERY:
+            self._draw_page()
+        return found
+
+    def finish(self, *, failed: bool = False) -> None:
+        """Draw the time-lapse page and close the record; `failed` where the training ended in an error."""
+        self._draw_page()
+        self._guarded("tracker, finishing", self.tracker.finish, failed=failed)
+
+    def report(self, what: str, error: BaseException) -> None:
+        """Make a failure known: once in the log and as a tag, whatever the number of steps at which it happens."""
+        if what in self._reported:
+            return
+        self._reported.add(what)
+        message = f"{type(error).__name__}: {error}"
+        log.warning("netlapse: %s failed, and training goes on without it: %s", what, message)
+        log.debug("%s", "".join(traceback.format_exception(error)))
+        try:
+            self.tracker.failure(what, message)
+        except Exception as second:  # the report of a failure must not be what ends a training
+            log.warning("netlapse: that failure could not be recorded either: %s", second)
+
+    def _analysed(self, name: str, analysis: Analysis, snapshot: Snapshot) -> Findings:
+        if name not in self._previous:
+            self._previous[name] = self.tracker.latest(name, snapshot.step)
+        found = analysis(snapshot, self._previous[name])
+        if not isinstance(found, Findings):
+            raise TypeError(f"analysis {name!r} returned a {type(found).__name__}; expected netlapse.types.Findings")
+        return found
+
+    def _guarded(self, what: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:  # law: nothing we do can end a training
+            if self.strict:
+                raise
+            self.report(what, error)
+            return None
+
+    def _draw_page(self) -> None:
+        from netlapse.report import page
+
+        def draw() -> None:
+            recording = self.tracker.recording()
+            if recording.findings:
+                self.tracker.document("timelapse.html", page(recording))
+
+        started = time.perf_counter()
+        self._guarded("the time-lapse page", draw)
+        self._paged = time.perf_counter()
+        self._observing += self._paged - started
+
+    def _snapshot(self, network: Network, step: int) -> Snapshot:
+        return Snapshot(network, self.probe, step, self.layers, self.grouping, self.batch_size)
+
+
+def versions() -> dict[str, str]:
+    """The versions of everything that findings may depend on."""
+    found = {"netlapse": __version__, "python": platform.python_version()}
+    for package in ("numpy", "scipy", "scikit-learn", "torch", "pytorch-lightning", "torchcam", "keras", "tensorflow", "mlflow"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _named(analyses: Mapping[str, Analysis] | Sequence[Analysis]) -> dict[str, Analysis]:
+    pairs = list(analyses.items()) if isinstance(analyses, Mapping) else [(_name(analysis), analysis) for analysis in analyses]
+    names = [name for name, _ in pairs]
+    bad = [name for name in names if not re.fullmatch(r"[A-Za-z0-9_\-]+", name) or names.count(name) > 1 or name in ("cost", "training")]
+    if bad:
+        raise ValueError(f"analyses cannot be named {bad}; names are letters, digits, '_' and '-', each used once, and not 'cost' or 'training'")
+    return dict(pairs)
+
+
+def _name(function: object) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "name", getattr(function, "__name__", type(function).__name__)))
+
+
+def _fitting(probe: ProbeSet, network: Network) -> tuple[Layer, ...]:
+    try:
+        return network.describe(probe.inputs[:2])
+    except Exception as error:
+        raise ValueError(
+            f"the network does not take the probe's inputs of shape (n, {', '.join(map(str, probe.inputs.shape[1:]))}): {error}"
+        ) from error
+
+
+def _forward_seconds(snapshot: Snapshot) -> float:
+    statistics = snapshot.__dict__.get("statistics")
+    return statistics.seconds if statistics is not None else 0.0

@@ -1,0 +1,151 @@
+"""Findings in a folder: the spool every other tracker writes to first, and a record of its own.
+
+    manifest.json                                what was observed, with which probe, versions, checkpoints; which findings exist
+    findings/<analysis>/step_00000012.npz        arrays and scalars of one analysis at one step, no pickles
+    images/<key>/step_00000012.png
+    timelapse.html, config.yaml, ...             documents
+
+Every file is written beside its place and then moved there, so that a reader never sees half of one, whenever the
+process is killed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from netlapse.home import writable
+from netlapse.recording import Recording
+from netlapse.render import png
+from netlapse.types import Array, Findings
+
+SCHEMA = 1
+_NAMES, _VALUES, _SCHEMA = "__scalar_names__", "__scalar_values__", "__schema__"
+
+
+class FolderTracker:
+    """A `netlapse.types.Tracker` that writes to a folder, and goes on in one that holds a record already.
+
+    Raises PermissionError where the folder cannot be written.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = writable(Path(folder).expanduser().absolute())
+        self.manifest: dict[str, object] = read_manifest(self.folder)
+
+    def start(self, manifest: Mapping[str, object]) -> None:
+        self.manifest |= {"schema": SCHEMA, **manifest}
+        self.write_manifest()
+
+    def log(self, analysis: str, step: int, findings: Findings) -> None:
+        write(self.findings_path(analysis, step), packed(findings))
+        for key, image in findings.images.items():
+            write(self.image_path(key, step), png(image))
+        self.write_manifest()
+
+    def findings_path(self, analysis: str, step: int) -> Path:
+        return self.folder / "findings" / analysis / f"step_{step:08d}.npz"
+
+    def image_path(self, key: str, step: int) -> Path:
+        return self.folder / "images" / key / f"step_{step:08d}.png"
+
+    def latest(self, analysis: str, before: int) -> Findings | None:
+        earlier = [step for step in steps(self.folder, analysis) if step < before]
+        return unpacked(self.findings_path(analysis, max(earlier)).read_bytes()) if earlier else None
+
+    def recording(self) -> Recording:
+        return read(self.folder)
+
+    def document(self, name: str, text: str) -> None:
+        write(self.folder / name, text.encode())
+
+    def failure(self, what: str, message: str) -> None:
+        failures = self.manifest.get("failures")
+        self.manifest["failures"] = [*(failures if isinstance(failures, list) else []), {"what": what, "message": message}]
+        self.write_manifest()
+
+    def finish(self, *, failed: bool = False) -> None:
+        self.manifest["failed"] = failed
+        self.write_manifest()
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where the checkpoints of what is recorded here belong."""
+        return self.folder / "checkpoints"
+
+    @property
+    def place(self) -> str:
+        """Where to look, for a person."""
+        return f"{self.folder}\nOpen {self.folder / 'timelapse.html'} in a browser."
+
+    @property
+    def mlflow_run(self) -> tuple[str, str] | None:
+        """No MLflow run."""
+        return None
+
+    def write_manifest(self) -> None:
+        known = self.manifest.get("findings")  # of a run that is gone on with: its earlier findings may lie elsewhere
+        found = {str(name): set(at) for name, at in known.items()} if isinstance(known, dict) else {}
+        for path in (self.folder / "findings").glob("*"):
+            found.setdefault(path.name, set()).update(steps(self.folder, path.name))
+        self.manifest["findings"] = {name: sorted(at) for name, at in sorted(found.items())}
+        write(self.folder / "manifest.json", json.dumps(self.manifest, indent=1, default=str).encode())
+
+
+def steps(folder: Path, analysis: str) -> tuple[int, ...]:
+    """The steps at which an analysis has findings in a folder, ascending."""
+    return tuple(sorted(int(path.stem.removeprefix("step_")) for path in (folder / "findings" / analysis).glob("step_*.npz")))
+
+
+def read(folder: Path) -> Recording:
+    """The recording in a folder; raises FileNotFoundError where there is none."""
+    if not (folder / "manifest.json").is_file():
+        raise FileNotFoundError(f"no recording in {folder}: it holds no manifest.json")
+    findings = {
+        path.name: {step: unpacked((path / f"step_{step:08d}.npz").read_bytes()) for step in steps(folder, path.name)}
+        for path in sorted((folder / "findings").glob("*"))
+    }
+    return Recording(read_manifest(folder), findings)
+
+
+def read_manifest(folder: Path) -> dict[str, object]:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text()) if path.is_file() else {}
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def packed(findings: Findings) -> bytes:
+    """Arrays and scalars as an npz file's bytes; images are files of their own."""
+    buffer = io.BytesIO()
+    scalars = {_NAMES: np.array(list(findings.scalars), np.str_), _VALUES: np.array(list(findings.scalars.values()), np.float64)}
+    np.savez_compressed(buffer, allow_pickle=False, **{_SCHEMA: np.array(SCHEMA)}, **scalars, **findings.arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def unpacked(data: bytes) -> Findings:
+    """The inverse of `packed`, exactly; raises ValueError for a file of a newer schema."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        contents: dict[str, Array] = {name: file[name] for name in file.files}
+    schema = int(contents.pop(_SCHEMA))  # type: ignore[call-overload]
+    if schema > SCHEMA:
+        raise ValueError(f"findings are of schema {schema}; this netlapse reads up to {SCHEMA}, take a newer one")
+    names, values = contents.pop(_NAMES), contents.pop(_VALUES)
+    return Findings(contents, dict(zip(names.tolist(), values.tolist())))
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a whole file or none of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(data)
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,159 @@
+"""Laws of the observer: it folds pure functions over snapshots, hands on what they find, and lets nothing of theirs through but findings."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from netlapse.analysis import default_analyses
+from netlapse.backends.torch import TorchNetwork
+from netlapse.observer import Observer
+from netlapse.tracking.memory import MemoryTracker
+from netlapse.types import Analysis, Findings, ProbeSet, Snapshot
+
+
+def network(seed: int = 0) -> TorchNetwork:
+    torch.manual_seed(seed)
+    return TorchNetwork(nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.ReLU(), nn.Linear(6, 3)))
+
+
+def probe() -> ProbeSet:
+    return ProbeSet(np.random.default_rng(0).random((9, 4, 4, 1), np.float32), np.arange(9) % 3)
+
+
+def counting(snapshot: Snapshot, previous: Findings | None) -> Findings:
+    """How often it was called, known from nothing but its own last findings."""
+    return Findings({"calls": np.array(1 if previous is None else int(previous.arrays["calls"]) + 1)}, {"step": snapshot.step})
+
+
+def test_an_analysis_is_given_its_own_findings_at_the_checkpoint_before() -> None:
+    tracker = MemoryTracker()
+    observer = Observer(probe(), [counting], tracker)
+    observer.start(network())
+    for step in (0, 3, 5):
+        observer.observe(network(), step)
+    assert [int(found.arrays["calls"]) for found in tracker.findings["counting"].values()] == [1, 2, 3]
+
+
+def test_an_observer_that_starts_anew_goes_on_from_what_was_logged() -> None:
+    tracker = MemoryTracker()
+    for steps in ((0, 1), (2, 3)):
+        observer = Observer(probe(), {"counting": counting}, tracker)
+        observer.start(network())
+        for step in steps:
+            observer.observe(network(), step)
+    assert int(tracker.findings["counting"][3].arrays["calls"]) == 4
+
+
+def test_after_a_failure_the_last_good_findings_are_the_previous_ones() -> None:
+    def sometimes(snapshot: Snapshot, previous: Findings | None) -> Findings:
+        if snapshot.step == 1:
+            raise RuntimeError("not now")
+        return counting(snapshot, previous)
+
+    tracker = MemoryTracker()
+    observer = Observer(probe(), {"sometimes": sometimes}, tracker)
+    observer.start(network())
+    for step in range(3):
+        observer.observe(network(), step)
+    assert {step: int(found.arrays["calls"]) for step, found in tracker.findings["sometimes"].items()} == {0: 1, 2: 2}
+
+
+def test_the_default_analyses_find_the_same_twice_byte_for_byte() -> None:
+    pictures = []
+    for _ in range(2):
+        tracker = MemoryTracker()
+        observer = Observer(probe(), default_analyses(probe()), tracker, strict=True)
+        observer.start(network())
+        for step in (0, 1):
+            observer.observe(network(step), step)
+        found = [found for name, by_step in sorted(tracker.findings.items()) if name != "cost" for found in by_step.values()]
+        pictures.append([(name, a.tobytes()) for one in found for name, a in [*one.arrays.items(), *one.images.items()]])
+    assert pictures[0] == pictures[1]
+    assert any(name == "storyboard" for name, _ in pictures[0])
+
+
+def test_observing_changes_nothing_of_what_the_same_step_finds_alone() -> None:
+    together, alone = MemoryTracker(), MemoryTracker()
+    for tracker, analyses in ((together, default_analyses(probe())), (alone, {"saliency": default_analyses(probe())["saliency"]})):
+        observer = Observer(probe(), analyses, tracker, strict=True)
+        observer.start(network())
+        observer.observe(network(), 0)
+    a, b = together.findings["saliency"][0], alone.findings["saliency"][0]
+    for name in a.arrays:
+        np.testing.assert_array_equal(a.arrays[name], b.arrays[name])
+
+
+def test_costs_add_up_to_less_than_the_observation_and_overhead_is_their_share() -> None:
+    tracker = MemoryTracker()
+    observer = Observer(probe(), default_analyses(probe()), tracker)
+    observer.start(network())
+    observer.observe(network(), 0)
+    import time
+
+    time.sleep(0.2)
+    observer.observe(network(), 1)
+    cost = tracker.findings["cost"][1].scalars
+    parts = sum(cost[f"cost/{name}"] for name in ("nap", "topomap", "saliency", "forward"))
+    assert 0 < parts <= cost["cost/observation"]
+    both = cost["cost/observation"] + tracker.findings["cost"][0].scalars["cost/observation"]
+    # Between the two nothing happened but a sleep of 0.2 s, which the operating system may draw out.
+    assert both / 1.0 < cost["cost/overhead"] <= both / 0.2
+
+
+def test_a_failure_is_said_once_however_often_it_happens(caplog: pytest.LogCaptureFixture) -> None:
+    tracker = MemoryTracker()
+    observer = Observer(probe(), {"broken": partial(_broken)}, tracker)
+    observer.start(network())
+    with caplog.at_level(logging.WARNING):
+        for step in range(3):
+            observer.observe(network(), step)
+    assert len(caplog.records) == 1
+    assert tracker.failures == [{"what": "broken", "message": "RuntimeError: no"}]
+
+
+def _broken(snapshot: Snapshot, previous: Findings | None) -> Findings:
+    raise RuntimeError("no")
+
+
+def test_what_is_no_findings_is_refused() -> None:
+    wrong: Analysis = lambda snapshot, previous: {"a": 1}  # type: ignore[assignment, return-value]  # noqa: E731
+    observer = Observer(probe(), {"wrong": wrong}, MemoryTracker(), strict=True)
+    observer.start(network())
+    with pytest.raises(TypeError, match=r"analysis 'wrong' returned a dict; expected netlapse.types.Findings"):
+        observer.observe(network(), 0)
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "cost", "training", "../x", "a b"])
+def test_a_name_that_is_no_file_name_or_is_taken_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="analyses cannot be named"):
+        Observer(probe(), {name: counting}, MemoryTracker())
+
+
+def test_the_same_function_twice_needs_two_names() -> None:
+    with pytest.raises(ValueError, match=r"analyses cannot be named \['counting', 'counting'\]"):
+        Observer(probe(), [counting, partial(counting)], MemoryTracker())
+
+
+def test_the_page_is_drawn_at_the_end_also_when_analyses_failed() -> None:
+    tracker = MemoryTracker()
+    observer = Observer(probe(), {"counting": counting, "broken": _broken}, tracker)
+    observer.start(network())
+    observer.observe(network(), 0)
+    observer.finish(failed=True)
+    assert "RuntimeError: no" in tracker.documents["timelapse.html"]
+    assert tracker.manifest["failed"] is True
+
+
+def test_the_manifest_says_what_was_observed() -> None:
+    tracker = MemoryTracker()
+    Observer(probe(), [counting], tracker, layers="ReLU").start(network(), {"command": "here"})
+    assert tracker.manifest["layers"] == [{"name": "2", "kind": "ReLU", "shape": [6], "role": "activation"}]
+    assert tracker.manifest["probe"] == {"inputs": 9, "shape": [4, 4, 1], "hash": probe().hash, "grouping": "by_label"}
+    assert tracker.manifest["command"] == "here"
+    assert "torch" in tracker.manifest["versions"]  # type: ignore[operator]

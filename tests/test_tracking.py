@@ -1,0 +1,338 @@
+"""Laws of the trackers: what goes in comes out exactly, in memory, in a folder and in MLflow, whatever fails on the way."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+import netlapse
+from netlapse.tracking import folder as folder_tracking
+from netlapse.tracking import mlflow as mlflow_tracking
+from netlapse.tracking.folder import FolderTracker, packed, unpacked
+from netlapse.tracking.memory import MemoryTracker
+from netlapse.tracking.mlflow import MlflowTracker, mlflow_key, upload
+from netlapse.types import Findings, Tracker
+
+
+def findings(step: int) -> Findings:
+    rng = np.random.default_rng(step)
+    arrays = {
+        "profile/layer1.0.conv": rng.random((3, 4)),
+        "groups": np.array(["ä", "b", "c"]),
+        "counts": np.array([1, 0, 2]),
+        "flags": np.array([True]),
+        "half": rng.random(2).astype(np.float16),
+    }
+    return Findings(arrays, {"nap/drift/a": 0.5 + step, "nap/drift/b": np.nan}, {"topomap/a": rng.integers(0, 255, (5, 6, 3), np.uint8)})
+
+
+def same(a: Findings, b: Findings) -> None:
+    assert list(a.arrays) == list(b.arrays)
+    assert list(a.scalars) == list(b.scalars)
+    for name in a.arrays:
+        assert a.arrays[name].dtype == b.arrays[name].dtype
+        np.testing.assert_array_equal(a.arrays[name], b.arrays[name])
+    np.testing.assert_array_equal(list(a.scalars.values()), list(b.scalars.values()))
+
+
+def test_findings_come_out_of_their_file_as_they_went_in_and_the_file_is_the_same_each_time() -> None:
+    same(unpacked(packed(findings(3))), findings(3))
+    assert packed(findings(3)) == packed(findings(3))
+
+
+def test_findings_of_a_newer_schema_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_tracking, "SCHEMA", 2)
+    newer = packed(findings(0))
+    monkeypatch.setattr(folder_tracking, "SCHEMA", 1)
+    with pytest.raises(ValueError, match="findings are of schema 2; this netlapse reads up to 1"):
+        unpacked(newer)
+
+
+@pytest.fixture(params=["memory", "folder", "mlflow"])
+def tracker(request: pytest.FixtureRequest, tmp_path: Path) -> Tracker:
+    makers: dict[str, Callable[[], Tracker]] = {
+        "memory": MemoryTracker,
+        "folder": lambda: FolderTracker(tmp_path / "record"),
+        "mlflow": MlflowTracker,
+    }
+    return makers[request.param]()
+
+
+def test_every_tracker_gives_back_what_it_was_given(tracker: Tracker) -> None:
+    tracker.start({"data": "digits"})
+    for step in (0, 2, 10):
+        tracker.log("nap", step, findings(step))
+    tracker.failure("saliency", "ValueError: no")
+    tracker.document("timelapse.html", "<p>")
+    tracker.finish()
+    tracker.finish()  # a second time changes nothing
+    recording = tracker.recording()
+    assert recording.steps == (0, 2, 10)
+    assert recording.manifest["data"] == "digits"
+    assert recording.manifest["failures"] == [{"what": "saliency", "message": "ValueError: no"}]
+    for step in (0, 2, 10):
+        same(recording.findings["nap"][step], findings(step))
+
+
+def test_the_latest_findings_before_a_step_are_those_a_resumed_training_goes_on_from(tracker: Tracker) -> None:
+    tracker.start({})
+    assert tracker.latest("nap", 0) is None
+    for step in (0, 2, 10):
+        tracker.log("nap", step, findings(step))
+    for before, step in ((1, 0), (2, 0), (3, 2), (10, 2), (11, 10)):
+        latest = tracker.latest("nap", before)
+        assert latest is not None
+        same(latest, findings(step))
+    assert tracker.latest("other", 5) is None
+
+
+def test_a_later_log_of_the_same_step_wins(tracker: Tracker) -> None:
+    tracker.start({})
+    tracker.log("nap", 0, findings(0))
+    tracker.log("nap", 0, findings(1))
+    same(tracker.recording().findings["nap"][0], findings(1))
+
+
+def test_a_folder_holds_pictures_manifest_and_no_half_files(tmp_path: Path) -> None:
+    tracker = FolderTracker(tmp_path)
+    tracker.start({})
+    tracker.log("nap", 12, findings(12))
+    with Image.open(tmp_path / "images/topomap/a/step_00000012.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), findings(12).images["topomap/a"])
+    assert tracker.recording().manifest["findings"] == {"nap": [12]}
+    assert (tmp_path / "findings/nap/step_00000012.npz").is_file()
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PermissionError, match=r"cannot write to .*file/record.*; set NETLAPSE_HOME to a folder that can be written"):
+        FolderTracker(tmp_path / "file" / "record")
+
+
+def test_an_unwritable_store_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NETLAPSE_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(PermissionError, match="cannot write to"):
+        MlflowTracker()
+
+
+def test_a_server_that_is_not_there_is_refused_within_seconds() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = time.monotonic()
+    with pytest.raises(ConnectionError, match=rf"no MLflow server answers at http://127.0.0.1:{port} .*start it, or unset MLFLOW_TRACKING_URI"):
+        MlflowTracker(uri=f"http://127.0.0.1:{port}")
+    assert time.monotonic() - started < 10
+
+
+def test_mlflow_has_pictures_metrics_and_arrays_at_their_steps_and_each_once() -> None:
+    tracker = MlflowTracker()
+    tracker.start({"title": "a name", "params": {"seed": 3}})
+    for step in (0, 1):
+        tracker.log("nap", step, findings(step))
+    tracker.document("timelapse.html", "<p>")
+    tracker.finish()
+    client = MlflowClient(tracker.uri)
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "a name"
+    assert run.data.params == {"seed": "3"}
+    assert [(m.step, m.value) for m in client.get_metric_history(tracker.run_id, "nap/drift/a")] == [(0, 0.5), (1, 1.5)]
+    images = [item.path for item in client.list_artifacts(tracker.run_id, "images") if item.path.endswith(".png")]
+    assert sorted(path.split("+timestamp")[0] for path in images) == ["images/topomap~a+step+0", "images/topomap~a+step+1"]
+    assert sorted(item.path for item in client.list_artifacts(tracker.run_id, "findings/nap")) == [f"findings/nap/step_{i:08d}.npz" for i in (0, 1)]
+    assert {"manifest.json", "timelapse.html"} <= {item.path for item in client.list_artifacts(tracker.run_id)}
+    assert not tracker.spool.folder.exists()  # nothing is kept twice
+
+
+def test_load_reads_what_a_run_recorded_from_anywhere() -> None:
+    tracker = MlflowTracker()
+    tracker.start({})
+    tracker.log("nap", 0, findings(0))
+    same(netlapse.load(tracker.run_id).findings["nap"][0], findings(0))  # while it is still going on
+    tracker.finish()
+    same(netlapse.load(tracker.run_id, tracker.uri).findings["nap"][0], findings(0))
+
+
+def test_load_says_when_a_run_is_none_of_ours() -> None:
+    tracker = MlflowTracker()
+    client = MlflowClient(tracker.uri)
+    other = client.create_run(tracker.run.experiment_id).info.run_id
+    with pytest.raises(FileNotFoundError, match=f"run {other} holds no recording of netlapse"):
+        netlapse.load(other)
+
+
+def test_the_environment_chooses_store_and_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mine.db'}")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "my experiment")
+    tracker = MlflowTracker()
+    tracker.start({})
+    tracker.finish()
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mine.db'}")
+    experiment = client.get_experiment_by_name("my experiment")
+    assert experiment is not None
+    assert client.get_run(tracker.run_id).info.experiment_id == experiment.experiment_id
+    assert (tmp_path / "artifacts" / "my experiment").is_dir()  # beside the store
+
+
+def test_a_run_that_is_gone_on_with_keeps_its_earlier_findings() -> None:
+    first = MlflowTracker()
+    first.start({"data": "digits"})
+    first.log("nap", 0, findings(0))
+    first.finish()
+    again = MlflowTracker(first.run_id)
+    again.start({})
+    latest = again.latest("nap", 1)
+    assert latest is not None
+    same(latest, findings(0))
+    again.log("nap", 1, findings(1))
+    assert again.recording().steps == (0, 1)
+    again.finish()
+    recording = netlapse.load(first.run_id)
+    assert recording.steps == (0, 1)
+    assert recording.manifest["findings"] == {"nap": [0, 1]}
+    assert recording.manifest["data"] == "digits"
+
+
+def test_what_a_full_disk_refused_is_logged_as_soon_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = MlflowTracker()
+    tracker.start({})
+    tracker.log("nap", 0, findings(0))
+    with monkeypatch.context() as full:
+        full.setattr(folder_tracking, "write", _no_space)
+        for step in (1, 2):
+            with pytest.raises(OSError, match="No space left"):
+                tracker.log("nap", step, findings(step))
+        latest = tracker.latest("nap", 3)
+        assert latest is not None
+        same(latest, findings(2))
+    tracker.log("nap", 3, findings(3))
+    tracker.finish()
+    recording = netlapse.load(tracker.run_id)
+    assert recording.steps == (0, 1, 2, 3)
+    same(recording.findings["nap"][2], findings(2))
+
+
+def test_what_no_disk_took_until_the_end_is_uploaded_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = MlflowTracker()
+    tracker.start({})
+    spool, write = tracker.spool.folder, folder_tracking.write
+    monkeypatch.setattr(folder_tracking, "write", lambda path, data: _no_space(path, data) if spool in path.parents else write(path, data))
+    with pytest.raises(OSError, match="No space left"):
+        tracker.log("nap", 1, findings(1))
+    tracker.finish()
+    client = MlflowClient(tracker.uri)
+    assert [item.path for item in client.list_artifacts(tracker.run_id, "findings/nap")] == ["findings/nap/step_00000001.npz"]
+
+
+def _no_space(path: Path, data: bytes) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
+    """(uri, start, kill) of a real MLflow server on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}", "--workers", "1"]
+        command += ["--artifacts-destination", str(tmp_path / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # no job queue beside it
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment)
+        processes.append(process)
+        for _ in range(1800):
+            with socket.socket() as trial:
+                if trial.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.1)
+        raise AssertionError("the MLflow server did not start")
+
+    def kill() -> None:
+        os.killpg(processes[-1].pid, 9)
+        processes[-1].wait()
+
+    start()
+    yield f"http://127.0.0.1:{port}", start, kill
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, 9)
+            process.wait()
+
+
+def test_when_the_server_dies_everything_is_kept_and_uploaded_later_once(
+    server: tuple[str, Callable[[], None], Callable[[], None]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in {"MAX_RETRIES": "0", "TIMEOUT": "5"}.items():
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", value)
+    monkeypatch.setattr(mlflow_tracking, "DRAIN_SECONDS", 20.0)
+    uri, start, kill = server
+    tracker = MlflowTracker(uri=uri)
+    tracker.start({})
+    tracker.log("nap", 0, findings(0))
+    while not tracker._queue.empty():
+        time.sleep(0.05)
+    time.sleep(1)
+    kill()
+    with caplog.at_level(logging.WARNING):
+        for step in (1, 2, 3):
+            started = time.monotonic()
+            tracker.log("nap", step, findings(step))
+            assert time.monotonic() - started < 1  # the training is not held up
+        tracker.finish()
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("netlapse")]
+    assert len([message for message in messages if "refuses" in message]) == 1
+    assert f"-m netlapse.tracking.mlflow {tracker.spool.folder}" in messages[-1]
+    start()
+    assert upload(tracker.spool.folder) == tracker.run_id
+    recording = netlapse.load(tracker.run_id, uri)
+    assert recording.steps == (0, 1, 2, 3)
+    client = MlflowClient(uri)
+    images = [item.path.split("+timestamp")[0] for item in client.list_artifacts(tracker.run_id, "images") if item.path.endswith(".png")]
+    assert sorted(images) == [f"images/topomap~a+step+{i}" for i in range(4)]
+    assert [m.step for m in client.get_metric_history(tracker.run_id, "nap/drift/a")] == [0, 1, 2, 3]
+
+
+def test_upload_says_when_a_folder_is_no_spool(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"is no spool of netlapse: it holds no mlflow.json; spools are in"):
+        upload(tmp_path)
+
+
+def test_four_processes_may_open_a_new_store_at_once(tmp_path: Path) -> None:
+    program = "from netlapse.tracking.mlflow import MlflowTracker as T; t = T(); t.start({}); t.finish(); print(t.run_id)"
+    environment = os.environ | {"NETLAPSE_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(4)
+    ]
+    results = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, results
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert {out.strip() for out, _ in results} == {run.info.run_id for run in client.search_runs(["1"])}
+
+
+def test_mlflow_takes_every_key_and_no_two_names_become_one() -> None:
+    names = ["layer1.0.conv", "a:b", "a%b", "a b", "a//b", "../a", "/a", "ä", "x" * 300, "x" * 301, "relu.call2"]
+    keys = [mlflow_key(name) for name in names]
+    assert len(set(keys)) == len(names)
+    assert mlflow_key("topomap/layer1.0.conv") == "topomap/layer1.0.conv"
+    tracker = MlflowTracker()
+    client = MlflowClient(tracker.uri)
+    for key in keys:
+        client.log_metric(tracker.run_id, f"nap/drift/{key}", 1.0)
+        client.log_image(tracker.run_id, np.zeros((2, 2, 3), np.uint8), key=f"topomap/{key}", step=0)
