@@ -1,0 +1,137 @@
+"""The programs behind `./run train` and `./run checkpoints`: read a config, build what it names, hand it on.
+
+Nothing here knows a framework: the config group `framework` names the functions that do.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from netlapse.data.dataset import Dataset
+from netlapse.home import home
+from netlapse.recording import Recording
+from netlapse.schedule import Schedule
+
+
+@hydra.main(version_base="1.3", config_path="pkg://netlapse.conf", config_name="train")
+def train(cfg: DictConfig) -> None:
+    """Train and observe; prints what was recorded, where, and how to see it."""
+    _explained(run_training, cfg)
+
+
+@hydra.main(version_base="1.3", config_path="pkg://netlapse.conf", config_name="checkpoints")
+def checkpoints(cfg: DictConfig) -> None:
+    """Train and save a checkpoint at each scheduled step, without analysis; prints where they are."""
+    _explained(run_checkpoints, cfg)
+
+
+def run_training(cfg: DictConfig) -> None:
+    """What `train` does, of a config composed by anybody."""
+    started = time.perf_counter()
+    data, network = _data_and_network(cfg)
+    tracker = instantiate(cfg.tracker)
+    tracker.start({"title": cfg.name, "data": data.name, "params": _params(cfg)})
+    tracker.document("config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    callbacks = []
+    if cfg.callback:
+        probe = instantiate(cfg.probe)(data)
+        callbacks.append(
+            instantiate(cfg.callback)(probe=probe, tracker=tracker, checkpoints=tracker.checkpoint_folder if cfg.checkpoint.keep else None)
+        )
+    failed = True
+    try:
+        instantiate(cfg.framework.fit)(network, data, callbacks=callbacks, mlflow_run=tracker.mlflow_run, **_trainer(cfg))
+        failed = False
+    finally:
+        tracker.finish(failed=failed)
+    print(summary(tracker.recording(), tracker.place, time.perf_counter() - started))
+
+
+def run_checkpoints(cfg: DictConfig) -> None:
+    """What `checkpoints` does, of a config composed by anybody."""
+    data, network = _data_and_network(cfg)
+    schedule: Schedule = instantiate(cfg.schedule)
+    folder = Path(cfg.folder) if cfg.folder else home() / "checkpoints" / time.strftime("%Y-%m-%d_%H-%M-%S")
+    callback = instantiate(cfg.callback)(folder=folder, schedule=schedule)
+    instantiate(cfg.framework.fit)(network, data, callbacks=[callback], **_trainer(cfg))
+    saved = sorted(callback.checkpoints.saved, key=int)
+    if not saved:
+        raise SystemExit(f"netlapse: the schedule was due at no step of this training; no checkpoint in {folder}")
+    print(f"\n{len(saved)} checkpoints, of the {schedule.unit}s {', '.join(saved)}, in\n  {folder}")
+
+
+def _data_and_network(cfg: DictConfig) -> tuple[Dataset, object]:
+    """The data set, and the network with weights drawn from the seed; a factory is told the shape of an input and the number of classes."""
+    data: Dataset = instantiate(cfg.data)
+    instantiate(cfg.framework.seed)(cfg.seed)
+    network = instantiate(cfg.model)
+    if isinstance(network, functools.partial):
+        network = network(data.input_shape, data.n_classes)
+    return data, network
+
+
+def _trainer(cfg: DictConfig) -> dict[str, Any]:
+    options = OmegaConf.to_container(cfg.trainer, resolve=True)
+    assert isinstance(options, dict)
+    return {str(name): value for name, value in options.items()}
+
+
+def _params(cfg: DictConfig) -> dict[str, object]:
+    """The few choices worth a column in MLflow; the whole config is the artifact `config.yaml`."""
+    chosen = {name: cfg[name].get("_target_", "").rpartition(".")[2] for name in ("data", "model", "layout") if cfg.get(name)}
+    chosen["grouping"] = str(cfg.grouping.get("path", cfg.grouping._target_)).rpartition(".")[2]
+    trainer = {name: cfg.trainer[name] for name in ("max_epochs", "batch_size", "optimizer", "learning_rate") if name in cfg.trainer}
+    return {**chosen, **trainer, "seed": cfg.seed}
+
+
+def summary(recording: Recording, place: str, seconds: float) -> str:
+    """What was recorded, where, and the command that shows it."""
+    lines = [f"\nTrained in {seconds:.0f} s."]
+    if recording.findings:
+        manifest, steps = recording.manifest, recording.steps
+        layers = [layer["name"] for layer in manifest["layers"]]  # type: ignore[index, attr-defined]
+        lines += [
+            f"Observed {len(steps)} {manifest['step_unit']}s ({steps[0]} to {steps[-1]}) of {len(layers)} layers: {', '.join(layers)}",
+            f"Analyses: {', '.join(name for name in recording.findings if name not in ('training', 'cost'))}",
+        ]
+        scalars = recording.scalars
+        for name in sorted(scalars):
+            if name.startswith("training/val") or name == "cost/overhead":
+                lines.append(f"  {name}: {scalars[name].values[-1]:.4f}")
+        for failure in manifest.get("failures", []):  # type: ignore[attr-defined]
+            lines.append(f"  failed: {failure['what']}: {failure['message']}")
+    else:
+        lines.append("Nothing was observed (callback=none).")
+    return "\n".join([*lines, f"Recorded in {place}"])
+
+
+def _explained(program: Any, cfg: DictConfig) -> None:
+    """Run the program; an error of the user's ends it with its message and the config key it is about, without a traceback."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        program(cfg)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        key = next((line.removeprefix("full_key: ") for line in str(error).splitlines() if line.startswith("full_key: ")), "")
+        raise SystemExit(f"netlapse: config key {key!r}: {cause}" if key else f"netlapse: {cause}") from error
+    except (ValueError, TypeError, OSError, OmegaConfBaseException, HydraException) as error:
+        if logging.getLogger("netlapse").isEnabledFor(logging.DEBUG):
+            raise
+        raise SystemExit(f"netlapse: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit("netlapse.cli is run by train.py and create_checkpoints.py")

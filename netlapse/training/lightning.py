@@ -1,0 +1,123 @@
+"""Train a classifier with Lightning."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import MLFlowLogger
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+from netlapse.data.dataset import Dataset
+from netlapse.types import Array, Int64
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+class Classifier(pl.LightningModule):
+    """A network trained with cross entropy; logs loss and accuracy of training and validation per epoch."""
+
+    def __init__(
+        self, network: nn.Module, *, optimizer: str = "adam", learning_rate: float = 1e-3, weight_decay: float = 0.0, momentum: float = 0.0
+    ) -> None:
+        super().__init__()
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"trainer.optimizer is {optimizer!r}; allowed are {sorted(OPTIMIZERS)}")
+        if not learning_rate > 0:
+            raise ValueError(f"trainer.learning_rate is {learning_rate}; expected a number above 0")
+        self.network = network
+        self.optimizer, self.learning_rate, self.weight_decay, self.momentum = optimizer, learning_rate, weight_decay, momentum
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits = self.network(inputs)
+        assert isinstance(logits, Tensor)
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        return self._shared_step(batch, "train")
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        self._shared_step(batch, "val")
+
+    def _shared_step(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
+        inputs, labels = batch
+        logits = self(inputs)
+        loss = cross_entropy(logits, labels)
+        accuracy = (logits.argmax(dim=1) == labels).float().mean()
+        self.log_dict({f"{part}_loss": loss, f"{part}_accuracy": accuracy}, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        options = {"momentum": self.momentum} if self.optimizer == "sgd" else {}
+        kind: type[torch.optim.Optimizer] = OPTIMIZERS[self.optimizer]
+        return kind(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, **options)  # type: ignore[call-arg, arg-type]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, numpy's and torch's global random states."""
+    pl.seed_everything(seed, verbose=False)
+
+
+def fit(
+    network: nn.Module,
+    data: Dataset,
+    *,
+    callbacks: Sequence[pl.Callback] = (),
+    max_epochs: int = 10,
+    batch_size: int = 64,
+    optimizer: str = "adam",
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    seed: int = 0,
+    mlflow_run: tuple[str, str] | None = None,
+    progress: bool = True,
+    options: Mapping[str, object] | None = None,
+) -> pl.Trainer:
+    """Train the network on `data`, validate on its test part after each epoch, and return the trainer.
+
+    mlflow_run  (tracking uri, run id) of the run that gets the metrics
+    options     more arguments of `pytorch_lightning.Trainer`
+
+    Raises ValueError for a number of epochs or a batch size below 1, an unknown optimizer, a learning rate not above 0.
+    """
+    for name, value in (("max_epochs", max_epochs), ("batch_size", batch_size)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"trainer.{name} is {value!r}; expected an integer of at least 1")
+    seed_everything(seed)
+    module = Classifier(network, optimizer=optimizer, learning_rate=learning_rate, weight_decay=weight_decay, momentum=momentum)
+    train = DataLoader(_tensors(data.train_inputs, data.train_labels), batch_size, shuffle=True, generator=torch.Generator().manual_seed(seed))
+    test = DataLoader(_tensors(data.test_inputs, data.test_labels), 256)
+    with warnings.catch_warnings():
+        # The data are tensors in memory: worker processes would only copy them.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*The number of training batches.*")
+        trainer = pl.Trainer(
+            max_epochs=max_epochs,
+            callbacks=list(callbacks),
+            logger=MLFlowLogger(tracking_uri=mlflow_run[0], run_id=mlflow_run[1]) if mlflow_run else False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=progress,
+            log_every_n_steps=50,
+            num_sanity_val_steps=0,
+            **(options or {}),  # type: ignore[arg-type]
+        )
+        trainer.fit(module, train, test)
+    return trainer
+
+
+def _tensors(inputs: Array, labels: Int64) -> TensorDataset:
+    """Channels-last arrays (n, h, w, c) as torch's networks take them."""
+    array = np.moveaxis(inputs, -1, 1) if inputs.ndim > 2 else inputs
+    return TensorDataset(torch.from_numpy(np.ascontiguousarray(array)), torch.from_numpy(np.ascontiguousarray(labels)))
+
+
+# Lightning tells at every start which accelerators it found and which tips it has.
+logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)

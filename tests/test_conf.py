@@ -1,0 +1,206 @@
+"""Every YAML in conf/ is instantiated, every experiment is run, and wrong values get an error that says what is allowed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+import netlapse
+import netlapse.conf
+
+ROOT = Path(__file__).parent.parent
+CONF = ROOT / "conf"
+CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+
+# What a choice needs from the user before it can be built.
+NEEDS = {
+    ("tracker", "folder"): ["tracker.folder={tmp}/record"],
+    ("grouping", "attribute"): ["grouping._args_=[race]"],
+    ("data", "image_folder"): ["data.root={tmp}/images"],
+    ("data", "image_csv"): ["data.csv={tmp}/images.csv", "data.image_column=file", "data.label_column=label"],
+}
+# Data that are downloaded when they are not on the machine: built in tests/test_data.py from small caches made there.
+DOWNLOADED = {"mnist", "fashion_mnist", "cifar10", "cifar100"}
+
+
+def composed(overrides: list[str], name: str = "train") -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_module("netlapse.conf", version_base="1.3"):
+        return compose(name, overrides=overrides)
+
+
+def run(program: str, *overrides: str, home: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"NETLAPSE_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, str(ROOT / program), *overrides], capture_output=True, text=True, env=environment, cwd=home, timeout=600)
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["/".join(pair) for pair in CHOICES])
+def test_every_choice_composes_and_can_be_built(group: str, choice: str, tmp_path: Path) -> None:
+    if group == "data":
+        _small_images(tmp_path)
+    needs = [need.format(tmp=tmp_path) for need in NEEDS.get((group, choice), [])]
+    program = "checkpoints" if (group, choice) == ("callback", "checkpoints") else "train"
+    cfg = composed([f"{group}={choice}", *needs], program)
+    if group == "model":
+        network = instantiate(cfg.model)((32, 32, 3), 4)
+        import torch
+
+        assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
+    elif group == "data" and choice not in DOWNLOADED:
+        data = instantiate(cfg.data)
+        assert len(data.train_inputs)
+        assert len(data.test_inputs)
+    elif group == "callback" and cfg.callback:
+        assert callable(instantiate(cfg.callback))
+    elif group == "saliency":
+        built = instantiate(cfg.saliency).methods
+        assert built is None or all(callable(method) for method in built.values())
+    elif group == "layout":
+        assert instantiate(cfg.layout)(np.random.default_rng(0).random((9, 3))).shape == (9, 2)
+    elif group in ("probe", "grouping", "analyses", "schedule", "tracker", "framework"):
+        assert instantiate(cfg[group]) is not None
+
+
+def test_the_package_lists_every_folder_that_holds_code_or_configs() -> None:
+    import tomllib
+
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    roots = {"netlapse": ROOT / "netlapse", "netlapse.callbacks": ROOT / "callbacks", "netlapse.analysis": ROOT / "analysis", "netlapse.conf": CONF}
+    there = set()
+    for name, folder in roots.items():
+        for path in [folder, *(p for p in folder.rglob("*") if p.is_dir() and (any(p.glob("*.py")) or any(p.glob("*.yaml"))))]:
+            there.add(".".join([name, *path.relative_to(folder).parts]))
+    assert listed == there
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+def test_every_experiment_runs_reduced(experiment: str, tmp_path: Path) -> None:
+    reduced = {"resnet": ["model=resnet18_tiny", "~model.width"]}.get(experiment, ["model=cnn_tiny"])
+    short = ["trainer.max_epochs=1", "trainer.batch_size=256", "trainer.progress=false", "probe.per_class=2", "strict=true"]
+    record = ["tracker=folder", f"tracker.folder={tmp_path / 'record'}"]
+    result = run("train.py", f"experiment={experiment}", "data=digits", *reduced, *short, *record, home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "record" / "timelapse.html").is_file()
+
+
+def test_the_default_training_records_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run("train.py", "data=digits", "model=cnn_tiny", "trainer.max_epochs=2", "trainer.progress=false", "strict=true", home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "Observed 3 epochs (0 to 2)" in result.stdout
+    assert "./run ui" in result.stdout
+    monkeypatch.setenv("NETLAPSE_HOME", str(tmp_path))
+    run_id = result.stdout.split("Recorded in run ")[1].split()[0]
+    recording = netlapse.load(run_id)
+    assert set(recording.findings) == {"nap", "topomap", "saliency", "training", "cost"}
+    scalars = recording.scalars
+    for layer in [layer["name"] for layer in recording.manifest["layers"]]:  # type: ignore[attr-defined]
+        assert scalars[f"nap/drift/{layer}"].steps.tolist() == [1, 2]
+        for metric in ("nap/separability", "nap/dead_units", "layout/trustworthiness"):
+            assert scalars[f"{metric}/{layer}"].steps.tolist() == [0, 1, 2]
+    assert {"cost/nap", "cost/topomap", "cost/saliency", "cost/forward", "cost/overhead", "training/val_accuracy", "training/train_loss"} <= set(
+        scalars
+    )
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    stored = client.get_run(run_id)
+    assert stored.info.status == "FINISHED"
+    assert {"val_accuracy", "train_loss"} <= set(stored.data.metrics)
+    assert stored.data.params["seed"] == "0"
+    assert len(stored.data.params) < 15
+    names = {item.path for item in client.list_artifacts(run_id)}
+    assert {"config.yaml", "manifest.json", "timelapse.html", "findings", "images"} <= names
+    config = yaml.safe_load(Path(client.download_artifacts(run_id, "config.yaml", str(tmp_path))).read_text())
+    assert config["trainer"]["max_epochs"] == 2
+    keys = {item.path.split("+")[0].removeprefix("images/") for item in client.list_artifacts(run_id, "images")}
+    assert {"storyboard", "saliency~gradient", "saliency~grad_cam", "topomap~relu1"} <= keys
+    saved = recording.manifest["checkpoints"]
+    assert [Path(entry["path"]).parent for entry in saved.values()] == [tmp_path / "checkpoints" / run_id] * 3  # type: ignore[attr-defined]
+    assert not list((tmp_path / "spool").iterdir())
+
+
+def test_callback_none_trains_without_observing_and_checkpoint_none_keeps_no_weights(tmp_path: Path) -> None:
+    short = ["data=digits", "model=mlp_tiny", "trainer.max_epochs=1", "trainer.progress=false"]
+    result = run("train.py", *short, "callback=none", home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "Nothing was observed" in result.stdout
+    result = run("train.py", *short, "checkpoint=none", home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_checkpoints_are_saved_at_each_scheduled_step(tmp_path: Path) -> None:
+    import torch
+
+    result = run("create_checkpoints.py", "data=digits", "model=mlp_tiny", "trainer.max_epochs=1", "trainer.progress=false", "schedule=log_spaced",
+                 f"folder={tmp_path / 'weights'}", home=tmp_path)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    names = sorted(path.name for path in (tmp_path / "weights").iterdir())
+    assert names == [f"step_{step:08d}.ckpt" for step in (0, 1, 2, 4, 8, 16)]
+    weights = [torch.load(tmp_path / "weights" / name, weights_only=True)["state_dict"] for name in names]
+    assert not torch.equal(next(iter(weights[0].values())), next(iter(weights[1].values())))
+    assert "steps 0, 1, 2, 4, 8, 16" in result.stdout
+
+
+def test_a_users_own_network_and_config_folder_from_outside_the_repository(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "own.yaml").write_text("_target_: own_networks.Own\nwidth: 5\n")
+    (tmp_path / "own_networks.py").write_text(
+        "from torch import nn\n\n\nclass Own(nn.Sequential):\n    def __init__(self, width):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, width), nn.Tanh(), nn.Linear(width, 10))\n"
+    )
+    environment = os.environ | {"NETLAPSE_HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(ROOT / "train.py"), "--config-dir", str(tmp_path / "mine"), "model=own", "data=digits", "trainer.max_epochs=1"]
+    command += ["tracker=folder", f"tracker.folder={tmp_path / 'record'}", "trainer.progress=false", "strict=true"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "of 1 layers: 2" in result.stdout  # the Tanh
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["layout=umbrella"], r"Could not find 'layout/umbrella'(.|\n)*flas(.|\n)*pca(.|\n)*random"),
+        (["trainer.epochs=3"], r"Key 'epochs' is not in struct(.|\n)*trainer.epochs"),
+        (["trainer.max_epochs=0"], r"trainer.max_epochs is 0; expected an integer of at least 1"),
+        (["trainer.optimizer=lion"], r"trainer.optimizer is 'lion'; allowed are \['adam', 'adamw', 'sgd'\]"),
+        (["schedule.n=0"], r"config key 'callback.schedule': .*n is 0; expected an integer of at least 1"),
+        (["probe.per_class=0"], r"per_class is 0; a probe takes at least 1 input of each class"),
+        (["probe.part=validation"], r"probe.part is 'validation'; allowed are 'test' and 'train'"),
+        (["layers=[conv9]"], r"no layer named, matching or of type 'conv9'; this network has the layers"),
+        (["model=mlp_tiny", "layout.metric=cosin"], r"unknown metric 'cosin'; allowed are \['euclidean', 'cosine', 'correlation'\]"),
+        (["data=image_folder", "data.root=nowhere"], r"nowhere"),
+        (["framework=caffe"], r"Could not find 'framework/caffe'(.|\n)*torch"),
+    ],
+)
+def test_wrong_values_are_named_with_what_is_allowed(overrides: list[str], message: str, tmp_path: Path) -> None:
+    import re
+
+    result = run(
+        "train.py", "data=digits", "model=cnn_tiny", "trainer.max_epochs=1", "strict=true", "trainer.progress=false", *overrides, home=tmp_path
+    )
+    assert result.returncode != 0
+    assert re.search(message, result.stderr), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def _small_images(folder: Path) -> None:
+    from PIL import Image
+
+    rows = ["file,label"]
+    for k in ("cat", "dog"):
+        (folder / "images" / k).mkdir(parents=True)
+        for i in range(5):
+            Image.fromarray(np.full((4, 4, 3), 40 * i, np.uint8)).save(folder / "images" / k / f"{i}.png")
+            rows.append(f"images/{k}/{i}.png,{k}")
+    (folder / "images.csv").write_text("\n".join(rows))

@@ -1,0 +1,72 @@
+"""The dependency rule: who may import what, checked in a fresh interpreter and by reading every file."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FAMILIES = {
+    "torch": {"torch", "pytorch_lightning", "lightning", "torchcam", "torchmetrics"},
+    "keras": {"keras", "tensorflow"},
+    "mlflow": {"mlflow"},
+    "hydra": {"hydra", "omegaconf"},
+}
+FILES = sorted(path for folder in ("netlapse", "analysis", "callbacks") for path in (ROOT / folder).rglob("*.py"))
+TENSORS_ALLOWED = ("netlapse/backends/", "netlapse/models/", "netlapse/training/", "callbacks/")
+
+
+def imported(path: Path, *, top_level: bool) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level else list(ast.walk(tree))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name.split(".")[0] for name in names}
+
+
+def families(names: set[str]) -> set[str]:
+    return {family for family, members in FAMILIES.items() if names & members}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_at_most_one_framework(path: Path) -> None:
+    assert len(families(imported(path, top_level=True))) <= 1
+    place = path.relative_to(ROOT).as_posix()
+    if place.startswith("analysis/") and path.name != "__main__.py":
+        assert families(imported(path, top_level=False)) == set()
+    if not place.startswith(TENSORS_ALLOWED):
+        assert "torch" not in families(imported(path, top_level=True))
+        assert "keras" not in families(imported(path, top_level=True))
+
+
+def _loaded_after(statement: str) -> set[str]:
+    program = f"{statement}\nimport sys; print(' '.join(name for name in sys.modules if '.' not in name))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    return set(result.stdout.split())
+
+
+def test_importing_netlapse_and_its_analyses_imports_no_framework() -> None:
+    modules = ["observer", "report", "probe", "analysis.nap", "analysis.topomap", "analysis.saliency", "tracking.folder", "data"]
+    statement = f"import netlapse, {', '.join(f'netlapse.{module}' for module in modules)}"
+    assert families(_loaded_after(statement)) == set()
+    assert "matplotlib" not in _loaded_after(statement)
+
+
+def test_a_lightning_training_never_imports_tensorflow_nor_torchvision() -> None:
+    loaded = _loaded_after(
+        "from tests.training import probe, train; from netlapse.callbacks.lightning import ObserverCallback; train([ObserverCallback(probe())])"
+    )
+    assert "torch" in loaded
+    assert not loaded & {"tensorflow", "keras", "torchvision"}
+
+
+def test_a_module_is_one_and_the_same_by_whatever_way_it_is_imported() -> None:
+    from netlapse.analysis import nap as by_package
+
+    __import__("netlapse.analysis.nap")
+    assert sys.modules["netlapse.analysis.nap"] is by_package
+    assert Path(by_package.__file__ or "") == ROOT / "analysis" / "nap.py"

@@ -1,0 +1,104 @@
+"""Every block of the README is executed, and what it promises is true."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import netlapse
+from netlapse.data import digits
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+COMMANDS = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
+
+
+def test_every_block_is_of_a_language_that_a_test_here_executes() -> None:
+    assert {language for language, _ in BLOCKS} == {"bash", "python"}
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if not line.endswith(("ui", "test"))])
+def test_every_command_does_what_it_says(command: str, own_place: Path) -> None:
+    quiet = [] if command == "./run train" else ["trainer.progress=false"]
+    result = subprocess.run(
+        [*shlex.split(command), *quiet], cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ | {"NETLAPSE_HOME": str(own_place)}
+    )
+    assert result.returncode == 0, result.stderr
+    if "checkpoints" in command:
+        assert len(list((own_place / "checkpoints").rglob("*.ckpt"))) > 3
+    else:
+        run_id = result.stdout.split("Recorded in run ")[1].split()[0]
+        assert netlapse.load(run_id).manifest.get("failures", []) == []
+    if command == "./run train":
+        assert re.search(r"Observed 11 epochs \(0 to 10\) of 4 layers: relu1, relu2, relu3, relu4", result.stdout)
+        page = next(own_place.glob("artifacts/*/*/artifacts/timelapse.html"))
+        assert page.stat().st_size < 3_000_000
+
+
+def test_ui_serves_the_local_store(own_place: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        ["./run", "ui", "--port", str(port)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        for _ in range(1800):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
+                    assert b"MLflow" in page.read()
+                    break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            raise AssertionError("nothing was served within 180 s")
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
+
+
+def test_test_is_what_ci_runs() -> None:
+    assert "./run test" in COMMANDS
+    assert "exec ./run test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_lines_for_ones_own_script_and_the_additions_run(own_place: Path) -> None:
+    from mlflow import MlflowClient
+    from pytorch_lightning import Trainer
+
+    from netlapse.models.torch import cnn
+    from netlapse.training.lightning import Classifier
+
+    data = digits()
+    x, y = torch.from_numpy(data.test_inputs[:60]).permute(0, 3, 1, 2), torch.from_numpy(data.test_labels[:60])
+    loader = DataLoader(TensorDataset(x, y), 20)
+
+    def quiet(**options: Any) -> Trainer:
+        return Trainer(**options, logger=False, enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False)
+
+    model = Classifier(cnn(data.input_shape, 10, channels=(4, 8), hidden=16))
+    names: dict[str, Any] = {"x": x, "y": y, "model": model, "loader": loader, "Trainer": quiet}
+    exec(PYTHON[0], names)
+    client = MlflowClient(f"sqlite:///{own_place / 'mlflow.db'}")
+    names["run_id"] = client.search_runs(["1"])[0].info.run_id
+    exec(PYTHON[1].replace("/relu1", "/network.relu1"), names)
+    assert names["recording"].steps == (0, 1, 2)
+    assert names["profile"].values.shape == (3, 10, 4)
+    assert names["drift"].steps.tolist() == [1, 2]
+    exec(PYTHON[2], names)
+    quiet(max_epochs=1, callbacks=[names["observer"]]).fit(model, loader)
+    scalars = netlapse.load(client.search_runs(["1"])[0].info.run_id).scalars
+    assert scalars["sparsity/network.relu1"].steps.tolist() == [0, 1]
+    assert "saliency/similarity/gradient_times_input" in scalars
