@@ -7,6 +7,8 @@ pixel at the top right belongs to the point (1, 1).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import Delaunay, cKDTree
@@ -36,16 +38,28 @@ def interpolation(positions: Float64, resolution: int) -> sp.csr_matrix:
     if resolution < 1:
         raise ValueError(f"resolution is {resolution}; expected at least 1 pixel per side")
     _, first, place = np.unique(np.round(positions, 9), axis=0, return_index=True, return_inverse=True)
+    # Layouts on a lattice put other units in the same places at every checkpoint: the triangles stay.
     points = positions[first]
+    operator = _interpolation(points.tobytes(), resolution)
+    if len(points) < len(positions):
+        shares = 1 / np.bincount(place)[place]
+        return operator @ sp.csr_matrix((shares, (place, np.arange(len(positions)))), shape=(len(points), len(positions)))
+    return sp.csr_matrix((operator.data, first[operator.indices], operator.indptr), shape=operator.shape)
+
+
+@lru_cache(maxsize=64)
+def _interpolation(points: bytes, resolution: int) -> sp.csr_matrix:
+    """The operator of distinct points, in sorted order."""
+    places = np.frombuffer(points, np.float64).reshape(-1, 2)
     centres = (np.arange(resolution) + 0.5) / resolution
     pixels = np.stack(np.meshgrid(centres, centres[::-1]), axis=-1).reshape(-1, 2)
-    spans = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
-    if len(points) < 3 or spans[1] <= 1e-7 * spans[0]:
-        distances, units = cKDTree(points).query(pixels)
+    spans = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
+    if len(places) < 3 or spans[1] <= 1e-7 * spans[0]:
+        distances, units = cKDTree(places).query(pixels)
         rows = np.flatnonzero(distances <= max(DISC_RADIUS, np.sqrt(0.5) / resolution))
         columns, weights = units[rows], np.ones(len(rows))
     else:
-        triangulation = Delaunay(points)
+        triangulation = Delaunay(places)
         triangles = triangulation.find_simplex(pixels)
         inside = np.flatnonzero(triangles >= 0)
         triangles = triangles[inside]
@@ -54,13 +68,7 @@ def interpolation(positions: Float64, resolution: int) -> sp.csr_matrix:
         third = np.maximum(1 - two.sum(axis=1), 0)
         rows = np.repeat(inside, 3)
         columns, weights = triangulation.simplices[triangles].ravel(), np.column_stack([two, third]).ravel()
-    operator = sp.csr_matrix((weights, (rows, columns)), shape=(resolution**2, len(points)))
-    if len(points) < len(positions):
-        shares = 1 / np.bincount(place)[place]
-        operator = operator @ sp.csr_matrix((shares, (place, np.arange(len(positions)))), shape=(len(points), len(positions)))
-    elif not np.array_equal(first, np.arange(len(first))):
-        operator = operator[:, place]
-    return operator
+    return sp.csr_matrix((weights, (rows, columns)), shape=(resolution**2, len(places)))
 
 
 def covered(operator: sp.csr_matrix) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -10,7 +10,7 @@ import numpy as np
 from netlapse.types import Array, Findings, Float64, Int64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
     """One quantity over the steps at which it was found.
 
@@ -48,7 +48,7 @@ _AXES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recording:
     """Findings by analysis and step, with the manifest that says what they are of."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from netlapse.types import Float32, Float64, Grouping, Int64, Network, ProbeSet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GroupStatistics:
     """Sufficient statistics of each unit's response (its mean activation over positions) per group of inputs.
 

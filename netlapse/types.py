@@ -132,7 +132,7 @@ class Layer:
         return self.shape[-1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Responses:
     """What one batch made each unit do, reduced over positions: every field layer -> (n, u) float32.
 
@@ -187,7 +187,7 @@ class Grouping(Protocol):
     def __call__(self, probe: ProbeSet, logits: Float32 | None, /) -> tuple[Int64, tuple[str, ...]]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """A network at one step, and what to show it: all an analysis may look at.
 
@@ -216,7 +216,7 @@ class Snapshot:
         return group_statistics(self.network, self.probe, self.grouping or by_label, self.layer_names, batch_size=self.batch_size)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Findings:
     """What an analysis found at one step.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -507,6 +508,31 @@ def test_every_layer_of_a_transformer_encoder_is_observed_in_spite_of_its_fused_
         np.testing.assert_allclose(found["layers.1.norm2"], module(torch.from_numpy(inputs)).numpy(), rtol=1e-4, atol=1e-5)
     assert found["layers.0.linear1"].shape == (3, 5, 8)
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("kind", ["named tuple", "list", "dict"])
+def test_what_a_layer_inside_returns_keeps_its_type(kind: str) -> None:
+    class Pair(NamedTuple):
+        index: Tensor
+        value: Tensor
+
+    class Inner(nn.Module):
+        def forward(self, x: Tensor) -> object:
+            index = torch.arange(len(x))
+            return {"named tuple": Pair(index, x.tanh()), "list": [index, x.tanh()], "dict": {"index": index, "value": x.tanh()}}[kind]
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Inner()
+
+        def forward(self, x: Tensor) -> Tensor:
+            found = self.inner(x)
+            return 3 * (found["value"] if isinstance(found, dict) else found.value if isinstance(found, Pair) else found[1])
+
+    network = TorchNetwork(Outer())
+    np.testing.assert_allclose(network.activations(vectors(), ["inner"])["inner"], np.tanh(vectors()), **CLOSE)
+    np.testing.assert_array_equal(network.vjp(vectors(), "output", np.float32(1), ["inner"])["inner"], 3)
 
 
 def test_logits_do_not_depend_on_which_layers_are_observed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -109,7 +110,7 @@ def test_a_folder_holds_pictures_manifest_and_no_half_files(tmp_path: Path) -> N
     tracker.start({})
     tracker.log("nap", 12, findings(12))
     with Image.open(tmp_path / "images/topomap/a/step_00000012.png") as image:
-        np.testing.assert_array_equal(np.asarray(image), findings(12).images["topomap/a"])
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), findings(12).images["topomap/a"])
     assert tracker.recording().manifest["findings"] == {"nap": [12]}
     assert (tmp_path / "findings/nap/step_00000012.npz").is_file()
     assert not list(tmp_path.rglob(".*"))
@@ -336,3 +337,26 @@ def test_mlflow_takes_every_key_and_no_two_names_become_one() -> None:
     for key in keys:
         client.log_metric(tracker.run_id, f"nap/drift/{key}", 1.0)
         client.log_image(tracker.run_id, np.zeros((2, 2, 3), np.uint8), key=f"topomap/{key}", step=0)
+
+
+def test_pictures_lie_where_mlflows_own_log_image_puts_them_under_the_names_its_pages_read() -> None:
+    ours, theirs = MlflowTracker(), MlflowTracker()
+    picture = np.random.default_rng(0).integers(0, 255, (40, 300, 3), np.uint8)
+    ours.start({})
+    ours.log("nap", 7, Findings(images={"topomap/layer1.0 x": picture}))
+    ours.finish()
+    client = MlflowClient(ours.uri)
+    client.log_image(theirs.run_id, picture, key="topomap/layer1.0 x", step=7, timestamp=1795260495656)
+    described = []
+    for run_id in (ours.run_id, theirs.run_id):
+        paths = sorted(item.path for item in client.list_artifacts(run_id, "images"))
+        shapes = []
+        for path in paths:
+            with Image.open(client.download_artifacts(run_id, path)) as image:
+                shapes.append((image.format, image.size))
+                if image.format == "PNG":
+                    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), picture)
+        unlike = re.compile(r"\d{13}\+[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+        assert all(unlike.search(path) for path in paths)
+        described.append((client.get_run(run_id).data.tags["mlflow.loggedImages"], sorted(unlike.sub("", path) for path in paths), shapes))
+    assert described[0] == described[1]
