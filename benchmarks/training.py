@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.measure import Row, interleaved, table
 
 ROOT = Path(__file__).parent.parent
-REPEATS = 5
+REPEATS = 3
 
 
 def trained(*overrides: str) -> None:
