@@ -400,7 +400,8 @@ def test_no_hook_stays_where_torchcams_constructor_fails(options: dict[str, obje
     """It registers its hooks first and looks at this option afterwards."""
     net = pooled_cnn()
     before = state_of(net)
-    with pytest.raises((ValueError, TypeError, AttributeError)):
+    # Which of them depends on whether somebody switched the checks of torch.distributions off, as Lightning does.
+    with pytest.raises((ValueError, TypeError, AttributeError, RuntimeError)):
         torchcam("SmoothGradCAMpp", **options)(TorchNetwork(net), images(), CLASSES)  # type: ignore[arg-type]
     assert state_of(net) == before
 
