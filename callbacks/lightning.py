@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class _Scheduled(pl.Callback):
-    """Calls `due(trainer, module, step)` at step 0 and whenever the schedule says so, once per step."""
+    """Calls `due(trainer, module, step)` where the training begins and whenever the schedule says so, once per step."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
@@ -41,7 +41,8 @@ class _Scheduled(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last = None
-        self._step(trainer, pl_module, "epoch", trainer.current_epoch)
+        if not trainer.fit_loop.restarted_mid_epoch:  # there the weights are no epoch's
+            self._step(trainer, pl_module, "epoch", trainer.current_epoch)
         self._step(trainer, pl_module, "step", trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object) -> None:
@@ -81,12 +82,16 @@ class ObserverCallback(_Scheduled):
     tracker      None: the run of the trainer's MLFlowLogger if it has one, else a run of its own in the local store
     module       the submodule to observe, by its name; None: the LightningModule itself, through its `forward`
     output       which output is the logits, where `forward` returns several
+    channels_first  whether the network takes (n, c, ...); None: see `netlapse.backends.torch.TorchNetwork`
     checkpoints  a folder for a weights-only checkpoint of every observed step; None: none are kept
     strict       raise what fails in an analysis or the tracker, instead of reporting it and training on
 
-    Before the first batch, so that nothing is lost: ValueError for a probe or layers that do not fit the network,
-    ConnectionError for a server that does not answer, PermissionError for a store that cannot be written.
-    Under DDP the first process observes; the others go on to the next batch and wait there.
+    A training that goes on from a checkpoint, into the record it began, goes on with that record: what was found at the
+    step of the checkpoint stays. Several of these callbacks write to a record each; only the first one to the logger's run.
+
+    Before the first batch, so that nothing is lost: ValueError for a probe, layers or options that do not fit the network
+    and for a record that is another training's, ConnectionError for a server that does not answer, PermissionError for a
+    store that cannot be written. Under DDP the first process observes; the others go on to the next batch and wait there.
     """
 
     def __init__(
@@ -104,30 +109,37 @@ class ObserverCallback(_Scheduled):
         per_class: int = 20,
         seed: int = 0,
         batch_size: int = 256,
+        channels_first: bool | None = None,
         strict: bool = False,
     ) -> None:
         super().__init__(schedule or every_epoch())
         self.probe, self.analyses, self.layers, self.grouping = probe, analyses, layers, grouping
-        self.tracker, self.module, self.output = tracker, module, output
+        self.tracker, self.module, self.output, self.channels_first = tracker, module, output, channels_first
         self.checkpoints = Checkpoints(checkpoints, ".ckpt") if checkpoints is not None else None
         self.per_class, self.seed, self.batch_size, self.strict = per_class, seed, batch_size, strict
         self.observer: Observer | None = None
         self.network: TorchNetwork | None = None
+        self._resumed = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         with restored_random_states():
-            self.network = TorchNetwork(_submodule(pl_module, self.module), output=self.output)
+            self.network = TorchNetwork(_submodule(pl_module, self.module), output=self.output, channels_first=self.channels_first)
             probe = probe_set(self.probe, self.network, per_class=self.per_class, seed=self.seed)
-            tracker = self.tracker if self.tracker is not None else _mlflow_tracker(trainer)
+            tracker = self.tracker if self.tracker is not None else self._own_tracker(trainer)
             analyses = default_analyses(probe) if self.analyses is None else self.analyses
             self.observer = Observer(
                 probe, analyses, tracker, layers=self.layers, grouping=self.grouping, strict=self.strict, batch_size=self.batch_size
             )
             model = type(self.network.module).__name__
             about = {"model": model, "step_unit": self.schedule.unit, "framework": "torch", "command": " ".join(sys.argv)}
-            self.observer.start(self.network, about)
+            self._resumed = trainer.ckpt_path is not None or trainer.global_step > 0
+            self.observer.start(self.network, about, resume=self._resumed)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._resumed = False  # only the step of the checkpoint itself is the earlier training's
 
     def due(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         with restored_random_states():
@@ -135,8 +147,9 @@ class ObserverCallback(_Scheduled):
             if self.observer is None or self.network is None:
                 return
             metrics = {f"training/{name}": float(value) for name, value in trainer.callback_metrics.items() if torch.as_tensor(value).numel() == 1}
+            extra = {"training": Findings(scalars=metrics)} if metrics else None
             try:
-                self.observer.observe(self.network, step, extra={"training": Findings(scalars=metrics)} if metrics else None)
+                self.observer.observe(self.network, step, extra=extra, missing_only=self._resumed)
             except Exception as error:  # law: nothing we do can end a training
                 if self.strict:
                     raise
@@ -148,7 +161,7 @@ class ObserverCallback(_Scheduled):
         try:
             _save_weights(trainer, self.checkpoints, step)
             if self.observer is not None:
-                self.observer.tracker.start({"checkpoints": self.checkpoints.saved})
+                self.observer.tracker.describe({"checkpoints": self.checkpoints.saved})
         except Exception as error:  # law: nothing we do can end a training
             if self.strict:
                 raise
@@ -165,7 +178,18 @@ class ObserverCallback(_Scheduled):
         if self.observer is not None:
             with restored_random_states():
                 self.observer.finish(failed=failed)
+            if self.tracker is None:  # nobody chose where it goes, so it is said
+                print(f"netlapse: recorded in {self.observer.tracker.place}")
             self.observer = None
+
+    def _own_tracker(self, trainer: pl.Trainer) -> Tracker:
+        from netlapse.tracking.mlflow import MlflowTracker
+
+        first = next(callback for callback in trainer.callbacks if isinstance(callback, ObserverCallback)) is self  # type: ignore[attr-defined]
+        for logger in trainer.loggers:
+            if first and isinstance(logger, MLFlowLogger):
+                return MlflowTracker(logger.run_id, uri=logger._tracking_uri)
+        return MlflowTracker()
 
 
 def _submodule(module: pl.LightningModule, name: str | None) -> torch.nn.Module:
@@ -186,12 +210,3 @@ def _save_weights(trainer: pl.Trainer, checkpoints: Checkpoints, step: int) -> N
     except Exception:
         trainer.strategy.barrier()  # the one that Lightning did not come to; the other processes wait there
         raise
-
-
-def _mlflow_tracker(trainer: pl.Trainer) -> Tracker:
-    from netlapse.tracking.mlflow import MlflowTracker
-
-    for logger in trainer.loggers:
-        if isinstance(logger, MLFlowLogger):
-            return MlflowTracker(logger.run_id, uri=logger._tracking_uri)
-    return MlflowTracker()

@@ -9,7 +9,9 @@ import functools
 import logging
 import sys
 import time
+import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from netlapse.data.dataset import Dataset
 from netlapse.home import home
 from netlapse.recording import Recording
 from netlapse.schedule import Schedule
+from netlapse.types import Tracker
 
 
 @hydra.main(version_base="1.3", config_path="pkg://netlapse.conf", config_name="train")
@@ -41,18 +44,17 @@ def run_training(cfg: DictConfig) -> None:
     """What `train` does, of a config composed by anybody."""
     started = time.perf_counter()
     data, network = _data_and_network(cfg)
-    tracker = instantiate(cfg.tracker)
-    tracker.start({"title": cfg.name, "data": data.name, "params": _params(cfg)})
-    tracker.document("config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    callbacks = []
-    if cfg.callback:
-        probe = instantiate(cfg.probe)(data)
-        callbacks.append(
-            instantiate(cfg.callback)(probe=probe, tracker=tracker, checkpoints=tracker.checkpoint_folder if cfg.checkpoint.keep else None)
-        )
+    probe = instantiate(cfg.probe)(data) if cfg.callback else None
+    tracker: Tracker = instantiate(cfg.tracker)
     failed = True
     try:
-        instantiate(cfg.framework.fit)(network, data, callbacks=callbacks, mlflow_run=tracker.mlflow_run, **_trainer(cfg))
+        tracker.start({"title": cfg.name, "data": data.name, "params": _params(cfg)})
+        tracker.document("config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        callbacks = []
+        if probe is not None:
+            kept = tracker.checkpoint_folder if cfg.checkpoint.keep else None
+            callbacks.append(instantiate(cfg.callback)(probe=probe, tracker=tracker, checkpoints=kept))
+        instantiate(cfg.framework.fit)(network, data, callbacks=callbacks, metrics=tracker.metrics, **_trainer(cfg))
         failed = False
     finally:
         tracker.finish(failed=failed)
@@ -117,20 +119,31 @@ def summary(recording: Recording, place: str, seconds: float) -> str:
     return "\n".join([*lines, f"Recorded in {place}"])
 
 
-def _explained(program: Any, cfg: DictConfig) -> None:
-    """Run the program; an error of the user's ends it with its message and the config key it is about, without a traceback."""
+def _explained(program: Callable[[DictConfig], None], cfg: DictConfig) -> None:
+    """Run the program; what netlapse or Hydra has to say about the config ends it in one message, with the key it is about.
+
+    An error from anywhere else, such as the user's own network, keeps its traceback.
+    """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         program(cfg)
     except InstantiationException as error:
         cause = error.__cause__ or error
+        if error.__cause__ is not None and not _is_ours(error.__cause__):
+            raise
         key = next((line.removeprefix("full_key: ") for line in str(error).splitlines() if line.startswith("full_key: ")), "")
         raise SystemExit(f"netlapse: config key {key!r}: {cause}" if key else f"netlapse: {cause}") from error
     except (ValueError, TypeError, OSError, OmegaConfBaseException, HydraException) as error:
-        if logging.getLogger("netlapse").isEnabledFor(logging.DEBUG):
+        if not _is_ours(error):
             raise
         raise SystemExit(f"netlapse: {error}") from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the error was raised by netlapse, Hydra or omegaconf itself."""
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].partition(".")[0] in ("netlapse", "hydra", "omegaconf")
 
 
 if __name__ == "__main__":

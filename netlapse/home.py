@@ -23,7 +23,7 @@ def writable(folder: Path) -> Path:
         trial.unlink()
     except OSError as error:
         raise PermissionError(
-            f"cannot write to {folder} ({error.strerror or error}); set NETLAPSE_HOME to a folder that can be written, "
-            "or to an MLflow server with MLFLOW_TRACKING_URI"
+            f"cannot write to {folder} ({error.strerror or error}); make it writable, or name another place (NETLAPSE_HOME for all "
+            "that netlapse keeps, MLFLOW_TRACKING_URI for the store)"
         ) from error
     return folder

@@ -59,11 +59,14 @@ class Observer:
         self._began: float | None = None
         self._paged = 0.0
 
-    def start(self, network: Network, manifest: Mapping[str, object] | None = None) -> None:
-        """Open the record, and find now what would fail at every step: layers, groupings, inputs that do not fit.
+    def start(self, network: Network, manifest: Mapping[str, object] | None = None, *, resume: bool = False) -> None:
+        """Open the record, and find now what would fail at every step: layers, groupings, inputs, options that do not fit.
 
-        Raises ValueError, whether strict or not, saying what does not fit.
+        resume  go on in a record that holds findings already, of the same probe
+
+        Raises ValueError, whether strict or not, saying what does not fit; so it does where the record is another training's.
         """
+        self._check_record(resume)
         snapshot = self._snapshot(network, 0)
         described = _fitting(self.probe, network)
         names = snapshot.layer_names
@@ -72,9 +75,13 @@ class Observer:
             self.grouping(few, network.outputs(few.inputs))
         else:
             self.grouping(self.probe, None)
+        for analysis in self.analyses.values():
+            function, options = _unbound(analysis)
+            if (check := getattr(function, "check", None)) is not None:
+                check(snapshot, **options)
         self.tracker.start(
             {
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "created": self.tracker.manifest.get("created") or datetime.now(UTC).isoformat(timespec="seconds"),
                 "probe": {
                     "inputs": len(self.probe),
                     "shape": list(self.probe.inputs.shape[1:]),
@@ -89,21 +96,43 @@ class Observer:
             }
         )
 
-    def observe(self, network: Network, step: int, *, extra: Mapping[str, Findings] | None = None) -> dict[str, Findings]:
+    def _check_record(self, resume: bool) -> None:
+        known = sorted({step for steps in self.tracker.steps.values() for step in steps})
+        if not known:
+            return
+        held = f"the record holds findings already, of steps {known[0]} to {known[-1]} ({self.tracker.place.splitlines()[0]})"
+        if not resume:
+            raise ValueError(f"{held}; observe a new training into a record of its own, or go on with this one from a checkpoint of it")
+        probe = self.tracker.manifest.get("probe")
+        if isinstance(probe, Mapping) and probe.get("hash") != self.probe.hash:
+            raise ValueError(
+                f"{held}, and of another probe: its hash is {probe.get('hash')}, and {self.probe.hash} this one's; "
+                "show the same inputs, or take a record of its own"
+            )
+
+    def observe(self, network: Network, step: int, *, extra: Mapping[str, Findings] | None = None, missing_only: bool = False) -> dict[str, Findings]:
         """What each analysis finds at this step, logged; an analysis that fails is reported once and left out.
 
-        extra  findings of somebody else at this step, such as the training's own metrics; logged with the others
+        extra         findings of somebody else at this step, such as the training's own metrics; logged with the others
+        missing_only  leave alone what the record holds of this step
         """
+        known = {name for name, steps in self.tracker.steps.items() if step in steps} if missing_only else set()
+        if missing_only and known >= {*self.analyses, *(extra or {})}:
+            return {}
         started = time.perf_counter()
         self._began = started if self._began is None else self._began
         snapshot = self._snapshot(network, step)
         found: dict[str, Findings] = {}
         costs: dict[str, float] = {}
         for name, given in (extra or {}).items():
+            if name in known:
+                continue
             found[name] = given
             self._guarded(f"tracker, logging {name}", self.tracker.log, name, step, given)
         with network.undisturbed():
             for name, analysis in self.analyses.items():
+                if name in known:
+                    continue
                 before, shared = time.perf_counter(), _forward_seconds(snapshot)
                 findings = self._guarded(name, self._analysed, name, analysis, snapshot)
                 # The pass that analyses share is nobody's own cost.
@@ -143,7 +172,8 @@ class Observer:
 
     def _analysed(self, name: str, analysis: Analysis, snapshot: Snapshot) -> Findings:
         if name not in self._previous:
-            self._previous[name] = self.tracker.latest(name, snapshot.step)
+            # Guarded apart: an analysis is not to be lost because what it found before cannot be read.
+            self._previous[name] = self._guarded(f"tracker, reading {name}", self.tracker.latest, name, snapshot.step)
         found = analysis(snapshot, self._previous[name])
         if not isinstance(found, Findings):
             raise TypeError(f"analysis {name!r} returned a {type(found).__name__}; expected netlapse.types.Findings")
@@ -196,9 +226,17 @@ def _named(analyses: Mapping[str, Analysis] | Sequence[Analysis]) -> dict[str, A
 
 
 def _name(function: object) -> str:
-    while isinstance(function, functools.partial):
-        function = function.func
+    function, _ = _unbound(function)
     return str(getattr(function, "name", getattr(function, "__name__", type(function).__name__)))
+
+
+def _unbound(function: object) -> tuple[object, dict[str, object]]:
+    """A function without its partials, and the keywords they bind."""
+    options: dict[str, object] = {}
+    while isinstance(function, functools.partial):
+        options = {**function.keywords, **options}
+        function = function.func
+    return function, options
 
 
 def _fitting(probe: ProbeSet, network: Network) -> tuple[Layer, ...]:
@@ -206,7 +244,7 @@ def _fitting(probe: ProbeSet, network: Network) -> tuple[Layer, ...]:
         return network.describe(probe.inputs[:2])
     except Exception as error:
         raise ValueError(
-            f"the network does not take the probe's inputs of shape (n, {', '.join(map(str, probe.inputs.shape[1:]))}): {error}"
+            f"the network cannot be observed on the probe's inputs of shape (n, {', '.join(map(str, probe.inputs.shape[1:]))}): {error}"
         ) from error
 
 

@@ -129,8 +129,8 @@ def choose(
     The same seed chooses the same inputs. Raises ValueError for a class in `class_names` without any input, naming it, for
     labels that are no class, and where there is not one label per input.
     """
-    if per_class < 1:
-        raise ValueError(f"per_class is {per_class}; a probe takes at least 1 input of each class")
+    if not isinstance(per_class, (int, np.integer)) or per_class < 1:
+        raise ValueError(f"per_class is {per_class!r}; a probe takes at least 1 input of each class")
     labels = np.asarray(labels)
     if labels.shape != (len(inputs),) or not len(labels):
         raise ValueError(

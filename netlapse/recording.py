@@ -48,6 +48,12 @@ _AXES = {
 }
 
 
+def merged(manifest: Mapping[str, object], more: Mapping[str, object]) -> dict[str, object]:
+    """A manifest with more in it: later entries replace earlier ones, but those that are mappings are joined."""
+    joined = {key: {**manifest[key], **value} for key, value in more.items() if isinstance(value, Mapping) and isinstance(manifest.get(key), Mapping)}  # type: ignore[dict-item]
+    return {**manifest, **more, **joined}
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """Findings by analysis and step, with the manifest that says what they are of."""

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -247,14 +248,49 @@ Analysis = Callable[[Snapshot, Findings | None], Findings]
 """A pure function of a snapshot and of its own findings at the checkpoint before (None at the first)."""
 
 
+F = TypeVar("F", bound=Callable[..., Findings])
+
+
+def checked_by(check: Callable[..., None]) -> Callable[[F], F]:
+    """Marks an analysis with what can be known before training: `check(snapshot, **options)` is called once, with the
+    options bound to the analysis, and raises ValueError for what would fail at every step."""
+
+    def marked(analysis: F) -> F:
+        analysis.check = check  # type: ignore[attr-defined]
+        return analysis
+
+    return marked
+
+
 class Tracker(Protocol):
-    """Where findings go. `log` may be called again for an analysis and step: the later call wins."""
+    """Where findings go. `log` may be called again for an analysis and step: the later call wins.
+
+    What goes wrong is raised, and is for the caller to survive.
+    """
+
+    @property
+    def manifest(self) -> Mapping[str, object]:
+        """What the record says about itself so far; empty where it is new."""
+        ...
+
+    @property
+    def steps(self) -> Mapping[str, set[int]]:
+        """Analysis -> the steps at which the record holds findings of it."""
+        ...
 
     def start(self, manifest: Mapping[str, object]) -> None:
-        """Open the record; the manifest's keys are added to what is there."""
+        """Open the record, also one that was finished, and describe it."""
+        ...
+
+    def describe(self, manifest: Mapping[str, object]) -> None:
+        """Add to the manifest: later entries replace earlier ones, but those that are mappings are joined."""
         ...
 
     def log(self, analysis: str, step: int, findings: Findings) -> None: ...
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """The training's own metrics, at its own steps."""
+        ...
 
     def latest(self, analysis: str, before: int) -> Findings | None:
         """The analysis' findings at its last step before the given one: what a resumed training goes on from."""
@@ -274,4 +310,14 @@ class Tracker(Protocol):
 
     def finish(self, *, failed: bool = False) -> None:
         """Close the record; `failed` where the training ended in an error. A second call does nothing."""
+        ...
+
+    @property
+    def checkpoint_folder(self) -> Path | None:
+        """Where the checkpoints of what is recorded belong; None where nothing is written."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where to look, for a person."""
         ...

@@ -97,7 +97,7 @@ def test_the_default_training_records_what_it_says(tmp_path: Path, monkeypatch: 
     result = run("train.py", "data=digits", "model=cnn_tiny", "trainer.max_epochs=2", "trainer.progress=false", "strict=true", home=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Observed 3 epochs (0 to 2)" in result.stdout
-    assert "./run ui" in result.stdout
+    assert f"{ROOT / 'run'} ui" in result.stdout
     monkeypatch.setenv("NETLAPSE_HOME", str(tmp_path))
     run_id = result.stdout.split("Recorded in run ")[1].split()[0]
     recording = netlapse.load(run_id)
@@ -192,6 +192,29 @@ def test_wrong_values_are_named_with_what_is_allowed(overrides: list[str], messa
     assert result.returncode != 0
     assert re.search(message, result.stderr), result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_an_error_of_the_users_own_network_keeps_its_traceback_and_the_run_is_failed(tmp_path: Path) -> None:
+    (tmp_path / "own_networks.py").write_text(
+        "from torch import nn\n\n\nclass Own(nn.Sequential):\n    def __init__(self):\n        super().__init__(nn.Flatten(), nn.Linear(64, 10))\n"
+        "    def forward(self, x):\n        if self.training:\n            raise ValueError('not like this')\n        return super().forward(x)\n"
+    )
+    environment = os.environ | {"NETLAPSE_HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(ROOT / "train.py"), "~model", "+model._target_=own_networks.Own", "data=digits", "trainer.progress=false"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
+    assert "own_networks.py" in result.stderr
+    from mlflow import MlflowClient
+
+    assert [run.info.status for run in MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(["1"])] == ["FAILED"]
+
+
+def test_a_probe_that_cannot_be_chosen_leaves_no_run_behind(tmp_path: Path) -> None:
+    result = run("train.py", "data=digits", "model=mlp_tiny", "probe.per_class=few", home=tmp_path)
+    assert result.returncode != 0
+    assert "per_class is 'few'; a probe takes at least 1 input of each class" in result.stderr
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def _small_images(folder: Path) -> None:

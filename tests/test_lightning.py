@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from netlapse.probe import by_outcome
 from netlapse.schedule import at, every_epoch, every_steps
 from netlapse.tracking.folder import FolderTracker
 from netlapse.tracking.memory import MemoryTracker
+from netlapse.tracking.mlflow import MlflowTracker
 from netlapse.types import Findings, ProbeSet, Snapshot
 from tests.training import Digits, Lit, Net, fingerprint, probe, train
 
@@ -194,7 +196,7 @@ def test_what_cannot_work_is_said_before_the_first_batch(options: dict[str, Any]
 def test_a_probe_of_another_shape_is_refused_before_the_first_batch() -> None:
     wrong = ProbeSet(np.zeros((4, 8, 8, 3), np.float32), np.arange(4) % 3)
     module = Lit()
-    with pytest.raises(ValueError, match=r"does not take the probe's inputs of shape \(n, 8, 8, 3\).*expected input.*1 channels"):
+    with pytest.raises(ValueError, match=r"cannot be observed on the probe's inputs of shape \(n, 8, 8, 3\).*expected input.*1 channels"):
         train([ObserverCallback(wrong, tracker=MemoryTracker())], module=module)
     assert module.seen.hexdigest() == Lit().seen.hexdigest()
 
@@ -248,13 +250,7 @@ def test_a_resumed_training_goes_on_from_the_last_findings(tmp_path: Path) -> No
     train([ObserverCallback(probe(), tracker=whole)], epochs=4)
     _, trainer = train([ObserverCallback(probe(), tracker=halves)], epochs=2)
     trainer.save_checkpoint(tmp_path / "half.ckpt")
-    pl.seed_everything(0, verbose=False)
-    callbacks = [ObserverCallback(probe(), tracker=FolderTracker(tmp_path / "record"))]
-    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
-    resumed = pl.Trainer(max_epochs=3, accumulate_grad_batches=2, callbacks=callbacks, **quiet)
-    from torch.utils.data import DataLoader
-
-    resumed.fit(Lit(), DataLoader(Digits(), 8), ckpt_path=tmp_path / "half.ckpt")
+    resumed([ObserverCallback(probe(), tracker=FolderTracker(tmp_path / "record"))], tmp_path / "half.ckpt", 3)
     recording = FolderTracker(tmp_path / "record").recording()
     assert recording.steps == (0, 1, 2, 3)
     # What happened before the interruption is what it was, and the drift from the start is still from step 0.
@@ -263,6 +259,85 @@ def test_a_resumed_training_goes_on_from_the_last_findings(tmp_path: Path) -> No
             recording.array("nap", "profile/net.relu").at(step), whole.recording().array("nap", "profile/net.relu").at(step)
         )
     np.testing.assert_array_equal(recording.array("nap", "first/net.relu").at(3), whole.recording().array("nap", "profile/net.relu").at(0))
+
+
+def resumed(callbacks: list[pl.Callback], checkpoint: Path, epochs: int) -> pl.Trainer:
+    from torch.utils.data import DataLoader
+
+    pl.seed_everything(0, verbose=False)
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = pl.Trainer(max_epochs=epochs, accumulate_grad_batches=2, callbacks=callbacks, **quiet)
+    trainer.fit(Lit(), DataLoader(Digits(), 8), ckpt_path=checkpoint)
+    return trainer
+
+
+def test_a_resumed_training_finds_nothing_twice_and_forgets_no_checkpoint(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    first = MlflowTracker()
+    _, trainer = train([ObserverCallback(probe(), tracker=first, checkpoints=tmp_path / "weights")], epochs=2)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    created = netlapse.load(first.run_id).manifest["created"]
+    resumed([ObserverCallback(probe(), tracker=MlflowTracker(first.run_id), checkpoints=tmp_path / "weights")], tmp_path / "half.ckpt", 3)
+    recording = netlapse.load(first.run_id)
+    assert recording.steps == (0, 1, 2, 3)
+    assert recording.manifest["created"] == created
+    assert list(recording.manifest["checkpoints"]) == ["0", "1", "2", "3"]  # type: ignore[call-overload]
+    client = MlflowClient(first.uri)
+    assert [point.step for point in client.get_metric_history(first.run_id, "nap/dead_units/net.relu")] == [0, 1, 2, 3]
+    pictures = [item.path for item in client.list_artifacts(first.run_id, "images") if "storyboard" in item.path and item.path.endswith(".png")]
+    assert len(pictures) == 4
+
+
+def test_weights_in_the_middle_of_an_epoch_are_not_taken_for_an_epochs(tmp_path: Path) -> None:
+    class Saved(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
+            if trainer.current_epoch == 1 and trainer.fit_loop.epoch_loop.batch_idx == 3:
+                trainer.save_checkpoint(tmp_path / "middle.ckpt")
+
+    train([Saved()], epochs=2)
+    tracker = MemoryTracker()
+    resumed([ObserverCallback(probe(), tracker=tracker)], tmp_path / "middle.ckpt", 3)
+    assert tracker.recording().steps == (2, 3)
+
+
+def test_a_second_training_does_not_write_over_the_first(tmp_path: Path) -> None:
+    train([ObserverCallback(probe(), tracker=FolderTracker(tmp_path))])
+    module = Lit()
+    with pytest.raises(ValueError, match=r"the record holds findings already, of steps 0 to 2 .*; observe a new training into a record of its own"):
+        train([ObserverCallback(probe(), tracker=FolderTracker(tmp_path))], module=module)
+    assert module.seen.hexdigest() == Lit().seen.hexdigest()
+
+
+def test_two_callbacks_have_a_run_each_and_say_which(own_place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logger = MLFlowLogger("mine", tracking_uri=f"sqlite:///{own_place / 'mlflow.db'}", artifact_location=str(own_place / "files"))
+    train([ObserverCallback(probe()), ObserverCallback(probe(6))], logger=logger, epochs=1)
+    said = [line.split()[4] for line in capsys.readouterr().out.splitlines() if line.startswith("netlapse: recorded in run")]
+    assert len(set(said)) == 2
+    assert said[0] == logger.run_id
+    assert [netlapse.load(run_id).manifest["probe"]["inputs"] for run_id in said] == [12, 6]  # type: ignore[index]
+
+
+def test_the_metrics_of_a_shipped_training_are_told_and_whoever_takes_them_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    from netlapse.data import digits
+    from netlapse.models.torch import mlp
+    from netlapse.training.lightning import fit
+
+    def dying(values: Mapping[str, float], step: int) -> None:
+        told.append((step, dict(values)))
+        raise ConnectionError("gone")
+
+    told: list[tuple[int, dict[str, float]]] = []
+    data = digits()
+    with caplog.at_level(logging.WARNING):
+        trainer = fit(mlp(data.input_shape, 10, hidden=(8,)), data, max_epochs=2, metrics=dying, progress=False)
+    assert trainer.current_epoch == 2
+    assert [record.getMessage() for record in caplog.records if "recorded" in record.getMessage()] == [
+        "netlapse: the training's metrics were not recorded: ConnectionError: gone"
+    ]
+    names = {name for _, values in told for name in values}
+    assert {"train_loss", "train_accuracy", "val_loss", "val_accuracy"} <= names
+    assert told[-1][0] == trainer.global_step - 1  # Lightning counts its steps from 0
 
 
 def test_checkpoints_are_plain_lightning_files_of_the_weights_at_their_step(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from netlapse.analysis import default_analyses
 from netlapse.backends.torch import TorchNetwork
 from netlapse.observer import Observer
 from netlapse.tracking.memory import MemoryTracker
-from netlapse.types import Analysis, Findings, ProbeSet, Snapshot
+from netlapse.types import Analysis, Findings, ProbeSet, Snapshot, checked_by
 
 
 def network(seed: int = 0) -> TorchNetwork:
@@ -44,10 +44,74 @@ def test_an_observer_that_starts_anew_goes_on_from_what_was_logged() -> None:
     tracker = MemoryTracker()
     for steps in ((0, 1), (2, 3)):
         observer = Observer(probe(), {"counting": counting}, tracker)
-        observer.start(network())
+        observer.start(network(), resume=steps[0] > 0)
         for step in steps:
             observer.observe(network(), step)
     assert int(tracker.findings["counting"][3].arrays["calls"]) == 4
+
+
+def test_a_record_is_one_trainings_with_one_probe() -> None:
+    tracker = MemoryTracker()
+    observer = Observer(probe(), [counting], tracker)
+    observer.start(network())
+    Observer(probe(), [counting], tracker).start(network())  # nothing was found yet
+    observer.observe(network(), 0)
+    observer.observe(network(), 3)
+    with pytest.raises(ValueError, match=r"holds findings already, of steps 0 to 3 \(memory\); observe a new training into a record of its own"):
+        Observer(probe(), [counting], tracker).start(network())
+    other = ProbeSet(probe().inputs, probe().labels[::-1])
+    with pytest.raises(ValueError, match=rf"of another probe: its hash is {probe().hash}, and {other.hash} this one's"):
+        Observer(other, [counting], tracker).start(network(), resume=True)
+    created = tracker.manifest["created"] = "long ago"
+    Observer(probe(), [counting], tracker).start(network(), resume=True)
+    assert tracker.manifest["created"] == created
+
+
+def test_only_what_is_missing_at_a_step_is_looked_for() -> None:
+    tracker = MemoryTracker()
+    alone = Observer(probe(), [counting], tracker)
+    alone.start(network())
+    alone.observe(network(), 2)
+    both = Observer(probe(), {"counting": counting, "other": counting}, tracker)
+    both.start(network(), resume=True)
+    found = both.observe(network(), 2, missing_only=True, extra={"training": Findings()})
+    assert set(found) == {"other", "training", "cost"}
+    assert both.observe(network(), 2, missing_only=True, extra={"training": Findings()}) == {}
+    assert set(both.observe(network(), 2)) == {"counting", "other", "cost"}
+
+
+def test_findings_that_cannot_be_read_back_cost_no_analysis(caplog: pytest.LogCaptureFixture) -> None:
+    class Forgetful(MemoryTracker):
+        def latest(self, analysis: str, before: int) -> Findings | None:
+            raise ConnectionError("gone")
+
+    tracker = Forgetful()
+    observer = Observer(probe(), [counting], tracker)
+    observer.start(network())
+    for step in (0, 1):
+        observer.observe(network(), step)
+    assert [int(found.arrays["calls"]) for found in tracker.findings["counting"].values()] == [1, 2]
+    assert tracker.failures == [{"what": "tracker, reading counting", "message": "ConnectionError: gone"}]
+
+
+def test_what_an_analysis_can_know_before_training_is_said_then() -> None:
+    seen: dict[str, object] = {}
+
+    def check(snapshot: Snapshot, **options: object) -> None:
+        seen.update(options)
+        if options.get("limit") == 0:
+            raise ValueError("limit is 0")
+
+    @checked_by(check)
+    def limited(snapshot: Snapshot, previous: Findings | None, *, limit: int = 1, depth: int = 0) -> Findings:
+        return Findings()
+
+    Observer(probe(), [limited], MemoryTracker()).start(network())
+    assert seen == {}
+    Observer(probe(), [partial(partial(limited, limit=3, depth=1), limit=2)], MemoryTracker()).start(network())
+    assert seen == {"limit": 2, "depth": 1}
+    with pytest.raises(ValueError, match="limit is 0"):
+        Observer(probe(), [partial(limited, limit=0)], MemoryTracker()).start(network())
 
 
 def test_after_a_failure_the_last_good_findings_are_the_previous_ones() -> None:

@@ -9,17 +9,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 import netlapse
 from netlapse.tracking import folder as folder_tracking
-from netlapse.tracking import mlflow as mlflow_tracking
+from netlapse.tracking import uploads
 from netlapse.tracking.folder import FolderTracker, packed, unpacked
 from netlapse.tracking.memory import MemoryTracker
 from netlapse.tracking.mlflow import MlflowTracker, mlflow_key, upload
@@ -50,6 +52,13 @@ def same(a: Findings, b: Findings) -> None:
 def test_findings_come_out_of_their_file_as_they_went_in_and_the_file_is_the_same_each_time() -> None:
     same(unpacked(packed(findings(3))), findings(3))
     assert packed(findings(3)) == packed(findings(3))
+
+
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "self", "a/b.c", "ä"])
+def test_an_array_may_have_any_name_but_those_the_file_uses_itself(name: str) -> None:
+    same(unpacked(packed(Findings({name: np.arange(3)}))), Findings({name: np.arange(3)}))
+    with pytest.raises(ValueError, match=r"arrays cannot be named \['__schema__'\]"):
+        packed(Findings({"__schema__": np.arange(3)}))
 
 
 def test_findings_of_a_newer_schema_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +127,7 @@ def test_a_folder_holds_pictures_manifest_and_no_half_files(tmp_path: Path) -> N
 
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(PermissionError, match=r"cannot write to .*file/record.*; set NETLAPSE_HOME to a folder that can be written"):
+    with pytest.raises(PermissionError, match=r"cannot write to .*file/record.*; make it writable, or name another place \(NETLAPSE_HOME"):
         FolderTracker(tmp_path / "file" / "record")
 
 
@@ -157,6 +166,143 @@ def test_mlflow_has_pictures_metrics_and_arrays_at_their_steps_and_each_once() -
     assert sorted(item.path for item in client.list_artifacts(tracker.run_id, "findings/nap")) == [f"findings/nap/step_{i:08d}.npz" for i in (0, 1)]
     assert {"manifest.json", "timelapse.html"} <= {item.path for item in client.list_artifacts(tracker.run_id)}
     assert not tracker.spool.folder.exists()  # nothing is kept twice
+
+
+def points(tracker: MlflowTracker, name: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in MlflowClient(tracker.uri).get_metric_history(tracker.run_id, name)]
+
+
+def pictures(tracker: MlflowTracker) -> list[str]:
+    paths = [item.path for item in MlflowClient(tracker.uri).list_artifacts(tracker.run_id, "images")]
+    return sorted(path.split("+timestamp")[0].removeprefix("images/") for path in paths if path.endswith(".png"))
+
+
+def test_the_trainings_own_metrics_are_metrics_of_the_run_each_once() -> None:
+    tracker = MlflowTracker()
+    tracker.start({})
+    for step in (49, 99):
+        tracker.metrics({"val_loss": 1 / step, "epoch": step // 50}, step)
+        _wait(lambda at=step: (at, 1 / at) in points(tracker, "val_loss"))
+    tracker.finish()
+    assert points(tracker, "val_loss") == [(49, 1 / 49), (99, 1 / 99)]
+    assert points(tracker, "epoch") == [(49, 0), (99, 1)]
+
+
+def test_what_is_logged_again_as_it_was_is_not_sent_again_and_what_has_changed_replaces_it() -> None:
+    tracker = MlflowTracker()
+    tracker.start({})
+    for _ in range(2):
+        tracker.log("nap", 0, findings(0))
+        _wait(lambda: bool(pictures(tracker)))
+    tracker.log("nap", 0, Findings({"other": np.arange(2)}))
+    tracker.finish()
+    assert points(tracker, "nap/drift/a") == [(0, 0.5)]
+    assert pictures(tracker) == ["topomap~a+step+0"]
+    same(netlapse.load(tracker.run_id).findings["nap"][0], Findings({"other": np.arange(2)}))
+
+
+def test_what_mlflow_refuses_keeps_nothing_else_from_it_and_can_be_sent_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(uploads, "RETRY_SECONDS", 0.05)
+    tracker = MlflowTracker()
+    log_batch = tracker._client.log_batch
+
+    def picky(run_id: str, metrics: Sequence[Metric] = (), params: Sequence[Param] = ()) -> None:
+        if any(metric.key == "nap/drift/a" and metric.step == 1 for metric in metrics):
+            raise MlflowException("not this one")
+        log_batch(run_id, metrics=metrics, params=params)
+
+    monkeypatch.setattr(tracker._client, "log_batch", picky)
+    tracker.start({})
+    for step in (0, 1, 2):
+        tracker.log("nap", step, findings(step))
+    tracker.failure("saliency", "ValueError: no")
+    with caplog.at_level(logging.WARNING):
+        tracker.finish()
+    assert "not everything reached MLflow" in caplog.records[-1].getMessage()
+    assert "not this one" in caplog.records[-1].getMessage()
+    run = MlflowClient(tracker.uri).get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["netlapse.failure.saliency"] == "ValueError: no"
+    assert points(tracker, "nap/drift/a") == [(0, 0.5), (2, 2.5)]
+    assert pictures(tracker) == [f"topomap~a+step+{step}" for step in (0, 1, 2)]
+    upload(tracker.spool.folder)
+    assert sorted(points(tracker, "nap/drift/a")) == [(0, 0.5), (1, 1.5), (2, 2.5)]
+    assert pictures(tracker) == [f"topomap~a+step+{step}" for step in (0, 1, 2)]
+
+
+def test_findings_that_cannot_be_written_stand_in_nobodys_way() -> None:
+    tracker = MlflowTracker()
+    tracker.start({})
+    with pytest.raises(ValueError, match="cannot be named"):
+        tracker.log("nap", 0, Findings({"__schema__": np.arange(2)}))
+    tracker.log("nap", 1, findings(1))
+    tracker.finish()
+    assert netlapse.load(tracker.run_id).steps == (1,)
+
+
+def test_a_run_whose_process_was_killed_is_completed_and_ended_by_upload(own_place: Path) -> None:
+    program = (
+        "import os, sys; from netlapse.tracking import uploads; from netlapse.tracking.mlflow import MlflowTracker as T;"
+        "uploads.Uploader.wake = lambda self: None; from tests.test_tracking import findings;"
+        "t = T(); t.start({}); t.log('nap', 0, findings(0)); print(t.spool.folder, flush=True); os.kill(os.getpid(), 9)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=300)
+    run_id = upload(killed.stdout.strip())
+    assert MlflowClient(f"sqlite:///{own_place / 'mlflow.db'}").get_run(run_id).info.status == "KILLED"
+    same(netlapse.load(run_id).findings["nap"][0], findings(0))
+
+
+def test_a_finished_tracker_that_is_started_again_goes_on_with_its_run() -> None:
+    tracker = MlflowTracker()
+    client = MlflowClient(tracker.uri)
+    tracker.start({"data": "digits"})
+    tracker.log("nap", 0, findings(0))
+    tracker.finish(failed=True)
+    assert client.get_run(tracker.run_id).info.status == "FAILED"
+    tracker.start({})
+    assert client.get_run(tracker.run_id).info.status == "RUNNING"
+    assert tracker.steps == {"nap": {0}}
+    tracker.log("nap", 1, findings(1))
+    tracker.finish()
+    assert client.get_run(tracker.run_id).info.status == "FINISHED"
+    recording = netlapse.load(tracker.run_id)
+    assert recording.steps == (0, 1)
+    assert recording.manifest["data"] == "digits"
+    assert points(tracker, "nap/drift/a") == [(0, 0.5), (1, 1.5)]
+
+
+def test_making_a_run_draws_no_random_number_and_tells_nothing(own_place: Path) -> None:
+    import random
+
+    MlflowTracker().finish()
+    before = random.getstate()
+    MlflowTracker().finish()
+    assert random.getstate() == before
+    program = "from netlapse.tracking.mlflow import MlflowTracker as T; t = T(); t.start({}); t.finish()"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "NETLAPSE_HOME": str(own_place / "new")}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=300, check=True)
+    assert result.stdout + result.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["../above", "a/b", "/root", "..", "plain name"])
+def test_artifacts_lie_beside_the_store_whatever_the_experiment_is_called(name: str, own_place: Path) -> None:
+    tracker = MlflowTracker(experiment=name)
+    tracker.start({})
+    tracker.finish()
+    experiment = MlflowClient(tracker.uri).get_experiment(tracker.run.experiment_id)
+    assert experiment.name == name
+    folders = [path.parents[1] for path in own_place.rglob("manifest.json")]
+    assert [folder.name for folder in folders] == [tracker.run_id]
+    assert folders[0].parents[1] == own_place / "artifacts"
+
+
+def test_a_store_that_is_not_the_default_one_is_named_in_the_command_that_shows_it(tmp_path: Path) -> None:
+    assert "MLFLOW_TRACKING_URI" not in MlflowTracker().place
+    other = f"sqlite:///{tmp_path / 'mine.db'}"
+    assert f"MLFLOW_TRACKING_URI={other} " in MlflowTracker(uri=other).place
 
 
 def test_load_reads_what_a_run_recorded_from_anywhere() -> None:
@@ -239,6 +385,14 @@ def test_what_no_disk_took_until_the_end_is_uploaded_from_memory(monkeypatch: py
     assert [item.path for item in client.list_artifacts(tracker.run_id, "findings/nap")] == ["findings/nap/step_00000001.npz"]
 
 
+def _wait(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen within 30 s")
+
+
 def _no_space(path: Path, data: bytes) -> None:
     raise OSError(28, "No space left on device")
 
@@ -281,29 +435,31 @@ def test_when_the_server_dies_everything_is_kept_and_uploaded_later_once(
 ) -> None:
     for name, value in {"MAX_RETRIES": "0", "TIMEOUT": "5"}.items():
         monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", value)
-    monkeypatch.setattr(mlflow_tracking, "DRAIN_SECONDS", 20.0)
+    monkeypatch.setattr(uploads, "RETRY_SECONDS", 0.1)
     uri, start, kill = server
     tracker = MlflowTracker(uri=uri)
     tracker.start({})
     tracker.log("nap", 0, findings(0))
-    while not tracker._queue.empty():
-        time.sleep(0.05)
-    time.sleep(1)
+    client = MlflowClient(uri)
+    _wait(lambda: "manifest.json" in {item.path for item in client.list_artifacts(tracker.run_id)})
     kill()
     with caplog.at_level(logging.WARNING):
         for step in (1, 2, 3):
             started = time.monotonic()
             tracker.log("nap", step, findings(step))
             assert time.monotonic() - started < 1  # the training is not held up
+        _wait(lambda: tracker._uploader.failure is not None)
+        started = time.monotonic()
         tracker.finish()
+        assert time.monotonic() - started < 20  # nobody waits for a dead server
     messages = [record.getMessage() for record in caplog.records if record.name.startswith("netlapse")]
     assert len([message for message in messages if "refuses" in message]) == 1
-    assert f"-m netlapse.tracking.mlflow {tracker.spool.folder}" in messages[-1]
+    assert f"{sys.executable} -m netlapse.tracking.mlflow {tracker.spool.folder}" in messages[-1]
     start()
     assert upload(tracker.spool.folder) == tracker.run_id
+    assert client.get_run(tracker.run_id).info.status == "FINISHED"
     recording = netlapse.load(tracker.run_id, uri)
     assert recording.steps == (0, 1, 2, 3)
-    client = MlflowClient(uri)
     images = [item.path.split("+timestamp")[0] for item in client.list_artifacts(tracker.run_id, "images") if item.path.endswith(".png")]
     assert sorted(images) == [f"images/topomap~a+step+{i}" for i in range(4)]
     assert [m.step for m in client.get_metric_history(tracker.run_id, "nap/drift/a")] == [0, 1, 2, 3]

@@ -3,6 +3,7 @@
     manifest.json                                what was observed, with which probe, versions, checkpoints; which findings exist
     findings/<analysis>/step_00000012.npz        arrays and scalars of one analysis at one step, no pickles
     images/<key>/step_00000012.png
+    metrics.jsonl                                the training's own metrics, a line each time it tells of some
     timelapse.html, config.yaml, ...             documents
 
 Every file is written beside its place and then moved there, so that a reader never sees half of one, whenever the
@@ -14,17 +15,20 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from netlapse.home import writable
-from netlapse.recording import Recording
+from netlapse.recording import Recording, merged
 from netlapse.render import png
 from netlapse.types import Array, Findings
 
 SCHEMA = 1
+METRICS = "metrics.jsonl"
 _NAMES, _VALUES, _SCHEMA = "__scalar_names__", "__scalar_values__", "__schema__"
 
 
@@ -39,7 +43,10 @@ class FolderTracker:
         self.manifest: dict[str, object] = read_manifest(self.folder)
 
     def start(self, manifest: Mapping[str, object]) -> None:
-        self.manifest |= {"schema": SCHEMA, **manifest}
+        self.describe({"schema": SCHEMA, **manifest})
+
+    def describe(self, manifest: Mapping[str, object]) -> None:
+        self.manifest = merged(self.manifest, manifest)
         self.write_manifest()
 
     def log(self, analysis: str, step: int, findings: Findings) -> None:
@@ -47,6 +54,11 @@ class FolderTracker:
         for key, image in findings.images.items():
             write(self.image_path(key, step), png(image))
         self.write_manifest()
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        line = json.dumps({"step": step, "time": int(time.time() * 1000), "values": {name: float(value) for name, value in values.items()}})
+        with (self.folder / METRICS).open("a") as file:
+            file.write(line + "\n")
 
     def findings_path(self, analysis: str, step: int) -> Path:
         return self.folder / "findings" / analysis / f"step_{step:08d}.npz"
@@ -84,17 +96,20 @@ class FolderTracker:
         return f"{self.folder}\nOpen {self.folder / 'timelapse.html'} in a browser."
 
     @property
-    def mlflow_run(self) -> tuple[str, str] | None:
-        """No MLflow run."""
-        return None
+    def manifest_path(self) -> Path:
+        return self.folder / "manifest.json"
 
-    def write_manifest(self) -> None:
-        known = self.manifest.get("findings")  # of a run that is gone on with: its earlier findings may lie elsewhere
+    @property
+    def steps(self) -> dict[str, set[int]]:
+        known = self.manifest.get("findings")  # also where the files have gone on to MLflow
         found = {str(name): set(at) for name, at in known.items()} if isinstance(known, dict) else {}
         for path in (self.folder / "findings").glob("*"):
             found.setdefault(path.name, set()).update(steps(self.folder, path.name))
-        self.manifest["findings"] = {name: sorted(at) for name, at in sorted(found.items())}
-        write(self.folder / "manifest.json", json.dumps(self.manifest, indent=1, default=str).encode())
+        return dict(sorted(found.items()))
+
+    def write_manifest(self) -> None:
+        self.manifest["findings"] = {name: sorted(at) for name, at in self.steps.items()}
+        write(self.manifest_path, json.dumps(self.manifest, indent=1, default=str).encode())
 
 
 def steps(folder: Path, analysis: str) -> tuple[int, ...]:
@@ -121,10 +136,24 @@ def read_manifest(folder: Path) -> dict[str, object]:
 
 
 def packed(findings: Findings) -> bytes:
-    """Arrays and scalars as an npz file's bytes; images are files of their own."""
+    """Arrays and scalars as an npz file's bytes, the same each time; images are files of their own.
+
+    Raises ValueError for an array named like one of ours.
+    """
+    ours = {
+        _SCHEMA: np.array(SCHEMA),
+        _NAMES: np.array(list(findings.scalars), np.str_),
+        _VALUES: np.array(list(findings.scalars.values()), np.float64),
+    }
+    if taken := ours.keys() & findings.arrays.keys():
+        raise ValueError(f"findings arrays cannot be named {sorted(taken)}: the file keeps its own things under these names")
     buffer = io.BytesIO()
-    scalars = {_NAMES: np.array(list(findings.scalars), np.str_), _VALUES: np.array(list(findings.scalars.values()), np.float64)}
-    np.savez_compressed(buffer, allow_pickle=False, **{_SCHEMA: np.array(SCHEMA)}, **scalars, **findings.arrays)  # type: ignore[arg-type]
+    # numpy's own savez takes the names as keyword arguments, among which some are its own.
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, values in (ours | dict(findings.arrays)).items():
+            array = io.BytesIO()
+            np.lib.format.write_array(array, np.asarray(values), allow_pickle=False)
+            file.writestr(zipfile.ZipInfo(f"{name}.npy"), array.getvalue(), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 

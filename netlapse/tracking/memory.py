@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from netlapse.recording import Recording
+from netlapse.recording import Recording, merged
 from netlapse.types import Findings
 
 
@@ -16,9 +17,16 @@ class MemoryTracker:
         self.findings: dict[str, dict[int, Findings]] = {}
         self.documents: dict[str, str] = {}
         self.failures: list[dict[str, str]] = []
+        self.points: list[tuple[str, int, float]] = []
 
     def start(self, manifest: Mapping[str, object]) -> None:
-        self.manifest |= manifest
+        self.describe(manifest)
+
+    def describe(self, manifest: Mapping[str, object]) -> None:
+        self.manifest = merged(self.manifest, manifest)
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self.points += [(name, step, float(value)) for name, value in values.items()]
 
     def log(self, analysis: str, step: int, findings: Findings) -> None:
         self.findings.setdefault(analysis, {})[step] = findings
@@ -38,3 +46,16 @@ class MemoryTracker:
 
     def finish(self, *, failed: bool = False) -> None:
         self.manifest["failed"] = failed
+
+    @property
+    def steps(self) -> dict[str, set[int]]:
+        return {name: set(by_step) for name, by_step in self.findings.items()}
+
+    @property
+    def checkpoint_folder(self) -> Path | None:
+        """None: nothing is written."""
+        return None
+
+    @property
+    def place(self) -> str:
+        return "memory"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from netlapse.tracking.mlflow import client_for, tracking_uri
+from netlapse.tracking.store import client_for, tracking_uri
 
 
 def main() -> None:

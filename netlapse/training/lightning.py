@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import MLFlowLogger
+from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from netlapse.data.dataset import Dataset
 from netlapse.types import Array, Int64
+
+log = logging.getLogger(__name__)
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
@@ -59,6 +61,33 @@ class Classifier(pl.LightningModule):
         return kind(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, **options)  # type: ignore[call-arg, arg-type]
 
 
+class _Told(Logger):
+    """A Lightning logger that hands metrics on, and survives whoever takes them."""
+
+    def __init__(self, metrics: Callable[[Mapping[str, float], int], None]) -> None:
+        super().__init__()
+        self._metrics, self._failed = metrics, False
+
+    @property
+    def name(self) -> None:
+        return None
+
+    @property
+    def version(self) -> None:
+        return None
+
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
+        pass  # the config is a document of the record
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        try:
+            self._metrics({name: float(value) for name, value in metrics.items()}, step or 0)
+        except Exception as error:  # law: nothing we do can end a training
+            if not self._failed:
+                log.warning("netlapse: the training's metrics were not recorded: %s: %s", type(error).__name__, error)
+            self._failed = True
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python's, numpy's and torch's global random states."""
     pl.seed_everything(seed, verbose=False)
@@ -76,14 +105,14 @@ def fit(
     weight_decay: float = 0.0,
     momentum: float = 0.0,
     seed: int = 0,
-    mlflow_run: tuple[str, str] | None = None,
+    metrics: Callable[[Mapping[str, float], int], None] | None = None,
     progress: bool = True,
     options: Mapping[str, object] | None = None,
 ) -> pl.Trainer:
     """Train the network on `data`, validate on its test part after each epoch, and return the trainer.
 
-    mlflow_run  (tracking uri, run id) of the run that gets the metrics
-    options     more arguments of `pytorch_lightning.Trainer`
+    metrics  is told the training's metrics and the optimiser's step; what it raises is reported once and ends nothing
+    options  more arguments of `pytorch_lightning.Trainer`
 
     Raises ValueError for a number of epochs or a batch size below 1, an unknown optimizer, a learning rate not above 0.
     """
@@ -101,7 +130,7 @@ def fit(
         trainer = pl.Trainer(
             max_epochs=max_epochs,
             callbacks=list(callbacks),
-            logger=MLFlowLogger(tracking_uri=mlflow_run[0], run_id=mlflow_run[1]) if mlflow_run else False,
+            logger=_Told(metrics) if metrics is not None else False,
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=progress,
