@@ -52,17 +52,18 @@ def activation_profiles(
     return {layer: sums[layer] / counts.reshape(-1, *[1] * (sums[layer].ndim - 1)) for layer in layers}
 
 
+@np.errstate(invalid="ignore")  # a diverged network: infinity minus infinity is NaN, which is what it is
 def contrast(profile: Float64, weights: Float64 | None = None) -> Float64:
     """How each group's profile (g, ...) differs from the mean over groups; with equal weights it sums to zero over groups.
 
     weights  (g,) non-negative, for a weighted mean; the group sizes, for one
-    Groups that are NaN (without inputs) stay NaN and are left out of the mean. Raises ValueError for weights of another
-    shape, negative, or zero over all groups that have inputs.
+    Groups that are NaN all over (without inputs) stay NaN and are left out of the mean, which is NaN where there are no
+    others. Raises ValueError for weights of another shape, negative, or zero over all groups that have inputs.
     """
     profile = np.asarray(profile, np.float64)
     filled = ~np.isnan(profile).all(axis=tuple(range(1, profile.ndim)))
     weights = np.ones(len(profile)) if weights is None else np.asarray(weights, np.float64)
-    if weights.shape != (len(profile),) or (weights < 0).any() or not weights[filled].sum() > 0:
+    if weights.shape != (len(profile),) or (weights < 0).any() or (filled.any() and not weights[filled].sum() > 0):
         raise ValueError(
             f"contrast was given weights {weights.tolist()}; expected {len(profile)}, none negative, some above 0 among the groups with inputs"
         )
@@ -99,12 +100,14 @@ def align(activations: Float32, saliency: Float32) -> Float32:
     return np.where(inside[..., None], aligned, np.zeros((), activations.dtype))
 
 
+@np.errstate(invalid="ignore")
 def drift(profile: Float64, reference: Float64) -> float:
     """How far a profile (g, u) is from another, from 0 (equal) to 2 (opposite): |a - b| / ((|a| + |b|) / 2), Frobenius norms.
 
-    Over the groups that have inputs in both; NaN where no group does, or both profiles are zero.
+    Over the groups that are not NaN all over (without inputs) in either; NaN where no group is left, both profiles are zero
+    or one holds a value that is not finite.
     """
-    both = ~(np.isnan(profile).any(axis=1) | np.isnan(reference).any(axis=1))
+    both = ~(np.isnan(profile).all(axis=1) | np.isnan(reference).all(axis=1))
     a, b = profile[both], reference[both]
     size = (np.linalg.norm(a) + np.linalg.norm(b)) / 2
     return float(np.linalg.norm(a - b) / size) if size > 0 else float("nan")
@@ -113,7 +116,8 @@ def drift(profile: Float64, reference: Float64) -> float:
 def separability(statistics: GroupStatistics, layer: str) -> float:
     """The share of the variance of a layer's responses that lies between groups, 0 to 1, over all units.
 
-    The correlation ratio eta squared (Pearson, 1905), of sums of squares pooled over units. NaN where nothing varies.
+    The correlation ratio eta squared (Pearson, 1905), of sums of squares pooled over units. NaN where nothing varies, and
+    where a unit's responses are not finite.
     Groups drawn at random give about (g - 1) / (n - 1).
     """
     total, between = (float(s.sum()) for s in statistics.sums_of_squares(layer))
@@ -121,7 +125,10 @@ def separability(statistics: GroupStatistics, layer: str) -> float:
 
 
 def scale(statistics: GroupStatistics, layer: str) -> float:
-    """The standard deviation of a layer's responses over all inputs, pooled over units: the unit in which maps are drawn."""
+    """The standard deviation of a layer's responses over all inputs, pooled over units: the unit in which maps are drawn.
+
+    0 where every unit responds alike to every input, NaN where a unit's responses are not finite.
+    """
     total, _ = statistics.sums_of_squares(layer)
     return float(np.sqrt(total.mean() / statistics.counts.sum()))
 
@@ -132,7 +139,10 @@ def nap(snapshot: Snapshot, previous: Findings | None) -> Findings:
     arrays    `groups` (g,) names, `counts` (g,), `profile/<layer>` (g, u), `first/<layer>` the profile at the first
               checkpoint, `scale/<layer>` () see `scale`
     scalars   `nap/drift/<layer>` from the checkpoint before, `nap/drift_from_start/<layer>`, `nap/separability/<layer>`,
-              `nap/dead_units/<layer>` the number of units that answer every input alike
+              `nap/dead_units/<layer>` the number of units whose activation is one and the same finite number at every
+              position of every input: 0 for a ReLU that never fires, and any other number as well.
+              `nap/nonfinite_units/<layer>` the number of units whose response, the mean activation over positions, to at
+              least one input is NaN or infinite; absent where there is none. Separability is NaN there
     """
     statistics = snapshot.statistics
     arrays: dict[str, Array] = {"groups": np.array(statistics.names), "counts": statistics.counts}
@@ -148,4 +158,6 @@ def nap(snapshot: Snapshot, previous: Findings | None) -> Findings:
             scalars[f"nap/drift_from_start/{layer}"] = drift(profile, first)
         scalars[f"nap/separability/{layer}"] = separability(statistics, layer)
         scalars[f"nap/dead_units/{layer}"] = float(statistics.constant(layer).sum())
+        if broken := int((~statistics.finite(layer)).sum()):
+            scalars[f"nap/nonfinite_units/{layer}"] = broken
     return Findings(arrays, scalars)

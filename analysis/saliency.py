@@ -14,7 +14,7 @@ import numpy as np
 
 from netlapse.probe import softmax
 from netlapse.render import saliency_strip
-from netlapse.types import Array, Findings, Float32, Float64, Int64, Layer, Network, Snapshot, UInt8
+from netlapse.types import Array, Findings, Float32, Float64, Int64, Layer, Network, Snapshot, UInt8, checked_by
 
 Method = Callable[[Network, Array, Int64], Float32]
 """(network, inputs (n, h, w, c), classes (n,)) -> (n, h, w). A keyword `layer`, where it has one, names the explained layer."""
@@ -119,6 +119,7 @@ def batches(n: int, batch_size: int) -> Iterator[slice]:
     return (slice(start, start + batch_size) for start in range(0, n, batch_size))
 
 
+@np.errstate(invalid="ignore")  # infinity times no share of it is NaN: what a diverged network's map is
 def resize(maps: Float32 | Float64, size: tuple[int, ...]) -> Float64:
     """Maps (n, h, w) at another resolution, bilinear; pixels are areas, and beyond the outermost centres the value stays.
 
@@ -195,6 +196,23 @@ def panel_of(labels: Int64, size: int) -> Int64:
     return np.lexsort((labels, turn))[:size].astype(np.int64)
 
 
+def _check(snapshot: Snapshot, *, panel: int = 16, target: str = "label", **options: object) -> None:
+    """The panel and its labels fit the network, where that ends in scores of classes."""
+    if target not in ("label", "predicted"):
+        raise ValueError(f"saliency target is {target!r}; allowed are 'label' and 'predicted'")
+    labels = snapshot.probe.labels[panel_of(snapshot.probe.labels, panel)]
+    try:
+        k = snapshot.network.outputs(snapshot.probe.inputs[:2]).shape[1]
+    except ValueError:  # an autoencoder has no classes: this analysis is reported, and the others go on
+        return
+    if target == "label" and k <= labels.max():
+        raise ValueError(
+            f"probe labels hold {labels.max()}, and the network has {k} outputs, so allowed are 0 to {k - 1}; for a network whose outputs are no "
+            "classes leave out the analysis saliency, or explain the predicted class with target='predicted'"
+        )
+
+
+@checked_by(_check)
 def saliency(
     snapshot: Snapshot,
     previous: Findings | None,
@@ -211,12 +229,15 @@ def saliency(
     target    whether the score of each input's label is explained or that of the class predicted at this step
 
     arrays    `inputs` (m,) indices into the probe, `panel` (m, h, w, c), `labels`, `predictions`, `confidence` (the
-              prediction's softmax probability), `classes` (the explained ones), all (m,), `maps/<method>` (m, h, w) raw
+              prediction's softmax probability), `classes` (the explained ones), all (m,), `maps/<method>` (m, h, w) raw.
+              An input whose logits are not all finite has the prediction -1, which is no class, and NaN for its
+              confidence and maps
     scalars   `saliency/similarity/<method>` the mean `similarity` to the maps of the checkpoint before (of another class,
               where the prediction changed and is the target); absent where that has no maps of this panel and size.
               `saliency/concentration/<method>` the mean `concentration`. Both over the maps for which they are defined,
               NaN where there is none. `saliency/blank/<method>` the share of maps that are zero everywhere.
-    images    `saliency/<method>`: `density`, from 0 to 6 times an even spread; blank maps have none
+    images    `saliency/<method>`: `density`, from 0 to 6 times an even spread; maps that are zero everywhere or not finite
+              have none, and say so
 
     Raises ValueError for a probe that is not of images, an unknown target, a panel of none, no methods, and methods that are
     unnamed, named alike or return anything but (m, h, w).
@@ -231,8 +252,10 @@ def saliency(
     if images.ndim != 4:
         raise ValueError(f"saliency maps need images (n, h, w, c); this probe's inputs have shape {probe.inputs.shape}; leave this analysis out")
     logits = np.concatenate([network.outputs(images[b]) for b in batches(len(images), snapshot.batch_size)])
-    predictions = logits.argmax(axis=1).astype(np.int64)
-    confidence = softmax(logits).max(axis=1)
+    finite = np.isfinite(logits).all(axis=1)
+    predictions = np.where(finite, logits.argmax(axis=1), -1).astype(np.int64)
+    confidence = np.full(len(logits), np.nan)
+    confidence[finite] = softmax(logits[finite]).max(axis=1)
     classes = labels if target == "label" else predictions
     # Grey and RGB are drawn as they are; what has other channels is drawn as their mean.
     shown = images.astype(np.float64) if images.shape[3] in (1, 3) else images.mean(axis=3, keepdims=True, dtype=np.float64)
@@ -240,12 +263,14 @@ def saliency(
     arrays |= {"predictions": predictions, "confidence": confidence, "classes": classes}
     scalars: dict[str, float] = {}
     drawn: dict[str, UInt8] = {}
-    captions = [f"{_class(probe.class_names, a)} -> {_class(probe.class_names, b)} {c:.0%}" for a, b, c in zip(labels, predictions, confidence)]
+    said = [f"{_class(probe.class_names, k)} {c:.0%}" if k >= 0 else "not finite" for k, c in zip(predictions, confidence)]
+    captions = [f"{_class(probe.class_names, k)} -> {what}" for k, what in zip(labels, said)]
     earlier: Mapping[str, Array] = previous.arrays if previous and np.array_equal(previous.arrays.get("panel", np.empty(0)), images) else {}
     for name, method in (_default(network, images) if methods is None else _named(methods)).items():
-        maps = np.asarray(method(network, images, classes), np.float32)
+        maps = np.asarray(method(network, images, np.maximum(classes, 0)), np.float32)
         if maps.ndim != 3 or len(maps) != len(images):
             raise ValueError(f"saliency method {name!r} returned maps of shape {maps.shape}; expected ({len(images)}, h, w), one map per input")
+        maps = np.where(finite[:, None, None], maps, np.float32(np.nan))  # a score that is no number depends on nothing
         arrays[f"maps/{name}"] = maps
         before = earlier.get(f"maps/{name}")
         if before is not None and before.shape == maps.shape:
@@ -253,7 +278,9 @@ def saliency(
         scalars[f"saliency/concentration/{name}"] = _mean(concentration(maps))
         scalars[f"saliency/blank/{name}"] = float((maps == 0).all(axis=(1, 2)).mean())
         title = ", ".join([name, *_explained(method, network, images), f"step {snapshot.step}"])
-        drawn[f"saliency/{name}"] = saliency_strip(shown, resize(density(maps), images.shape[1:3]), captions, DENSITY_LIMIT, title)
+        missing = ["zero" if zero else "not finite" for zero in (maps == 0).all(axis=(1, 2))]
+        strip = saliency_strip(shown, resize(density(maps), images.shape[1:3]), captions, DENSITY_LIMIT, title, missing=missing)
+        drawn[f"saliency/{name}"] = strip
     return Findings(arrays, scalars, drawn)
 
 

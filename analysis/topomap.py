@@ -11,7 +11,7 @@ from netlapse.analysis.nap import contrast, scale
 from netlapse.analysis.quality import motion, trustworthiness
 from netlapse.field import fields, interpolation
 from netlapse.render import maps_row, storyboard
-from netlapse.types import Array, Findings, Float64, Snapshot, UInt8
+from netlapse.types import Array, Findings, Float64, Snapshot, UInt8, checked_by
 
 
 def interpolate(positions: Float64, values: Float64, resolution: int = 100) -> Float64:
@@ -31,6 +31,15 @@ Layout = Callable[..., Float64]
 UNIT = "standard deviations of the layer"
 
 
+def _check(snapshot: Snapshot, *, layout: Layout = flas, seed: int = 0, **options: object) -> None:
+    """The layout can be made, of any profiles: unknown metrics and wrong options show here."""
+    profiles = np.random.default_rng(0).random((16, 3))
+    positions = layout(profiles, seed=seed, previous=None)
+    if np.shape(positions) != (16, 2):
+        raise ValueError(f"layout returned positions of shape {np.shape(positions)} for 16 units; expected (16, 2)")
+
+
+@checked_by(_check)
 def topomap(
     snapshot: Snapshot,
     previous: Findings | None,
@@ -52,6 +61,9 @@ def topomap(
                 the layout is made from
     scalars     `layout/trustworthiness/<layer>`, `layout/motion/<layer>` (from the checkpoint before)
     images      `topomap/<layer>`, one map per group; `storyboard`, all layers
+
+    A layer in which a unit's response to some input is NaN or infinite is not laid out, and its pictures say so instead of
+    maps: it keeps the layout of the checkpoint before, if there is one, and its trustworthiness is NaN.
     """
     statistics = snapshot.statistics
     arrays: dict[str, Array] = {}
@@ -59,20 +71,32 @@ def topomap(
     images: dict[str, UInt8] = {}
     rows: list[tuple[str, Float64 | str]] = []
     for layer in snapshot.layer_names:
-        values = contrast(statistics.profile(layer))
-        features = values[~np.isnan(values).all(axis=1)].T
-        stored = previous.arrays.get(f"positions/{layer}") if previous else None
-        before = None if stored is None else np.asarray(stored, np.float64)
-        positions = layout(features, seed=seed, previous=before)
-        scalars[f"layout/trustworthiness/{layer}"] = trustworthiness(features, positions)
+        places, made = f"positions/{layer}", f"layout_step/{layer}"
+        kept = {name: previous.arrays[name] for name in (places, made) if previous and name in previous.arrays}
+        before = np.asarray(kept[places], np.float64) if kept else None
+        values, deviation = contrast(statistics.profile(layer)), scale(statistics, layer)
+        broken = int((~statistics.finite(layer)).sum())
+        units = values.shape[1]
+        shown = np.full((len(values), resolution, resolution), np.nan)
+        trusted, missing = float("nan"), ""
+        if broken:
+            missing = f"{broken} of {units} units {'is' if broken == 1 else 'are'} not finite"
+            arrays |= kept
+        else:
+            features = values[~np.isnan(values).all(axis=1)].T
+            positions = layout(features, seed=seed, previous=before)
+            trusted = trustworthiness(features, positions)
+            arrays |= {places: positions, made: np.array(snapshot.step)}
+            if deviation > 0:
+                shown = interpolate(positions, values / deviation, resolution)
+            else:
+                missing = "every unit responds alike to every input"
+        arrays[f"contrast/{layer}"] = values
+        scalars[f"layout/trustworthiness/{layer}"] = trusted
         if before is not None:
-            scalars[f"layout/motion/{layer}"] = motion(positions, before)
-        arrays |= {f"positions/{layer}": positions, f"contrast/{layer}": values, f"layout_step/{layer}": np.array(snapshot.step)}
-        deviation = scale(statistics, layer)
-        maps = interpolate(positions, values / deviation, resolution) if deviation > 0 else None
-        rows.append((layer, "every unit is constant" if maps is None else maps))
-        title = f"{layer} · {len(positions)} units · step {snapshot.step}, layout of step {snapshot.step}"
-        drawn = np.full((len(values), resolution, resolution), np.nan) if maps is None else maps
-        images[f"topomap/{layer}"] = maps_row(drawn, statistics.names, statistics.counts.tolist(), limit, title, UNIT)
+            scalars[f"layout/motion/{layer}"] = motion(np.asarray(arrays[places], np.float64), before)
+        rows.append((layer, missing or shown))
+        title = f"{layer} · {units} units · step {snapshot.step}" + (f": {missing}" if missing else f", layout of step {snapshot.step}")
+        images[f"topomap/{layer}"] = maps_row(shown, statistics.names, statistics.counts.tolist(), limit, title, UNIT)
     images["storyboard"] = storyboard(rows, statistics.names, limit, f"step {snapshot.step}", UNIT)
     return Findings(arrays, scalars, images)

@@ -16,7 +16,7 @@ from netlapse.backends.torch import TorchNetwork, restored_random_states
 from netlapse.backends.torch_data import Data, probe_set
 from netlapse.observer import Observer
 from netlapse.probe import by_label
-from netlapse.schedule import Schedule, every_epoch
+from netlapse.schedule import Clock, Schedule, Unit, every_epoch
 from netlapse.tracking.checkpoints import Checkpoints
 from netlapse.types import Analysis, Findings, Grouping, Tracker
 
@@ -28,19 +28,17 @@ class _Scheduled(pl.Callback):
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
-        self._last: int | None = None
+        self._clock = Clock(schedule)
 
     def due(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         raise NotImplementedError
 
-    def _step(self, trainer: pl.Trainer, module: pl.LightningModule, unit: str, step: int) -> None:
-        # Under gradient accumulation several batches end at the same optimiser step.
-        if unit == self.schedule.unit and step != self._last and self.schedule.due(step):
-            self._last = step
+    def _step(self, trainer: pl.Trainer, module: pl.LightningModule, unit: Unit, step: int) -> None:
+        if self._clock.strikes(unit, step):
             self.due(trainer, module, step)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._last = None
+        self._clock = Clock(self.schedule)
         if not trainer.fit_loop.restarted_mid_epoch:  # there the weights are no epoch's
             self._step(trainer, pl_module, "epoch", trainer.current_epoch)
         self._step(trainer, pl_module, "step", trainer.global_step)
@@ -148,25 +146,16 @@ class ObserverCallback(_Scheduled):
                 return
             metrics = {f"training/{name}": float(value) for name, value in trainer.callback_metrics.items() if torch.as_tensor(value).numel() == 1}
             extra = {"training": Findings(scalars=metrics)} if metrics else None
-            try:
-                self.observer.observe(self.network, step, extra=extra, missing_only=self._resumed)
-            except Exception as error:  # law: nothing we do can end a training
-                if self.strict:
-                    raise
-                self.observer.report("observation", error)
+            self.observer.observe(self.network, step, extra=extra, missing_only=self._resumed)
 
     def _save(self, trainer: pl.Trainer, step: int) -> None:
         if self.checkpoints is None:
             return
-        try:
+        if self.observer is None:
             _save_weights(trainer, self.checkpoints, step)
-            if self.observer is not None:
-                self.observer.tracker.describe({"checkpoints": self.checkpoints.saved})
-        except Exception as error:  # law: nothing we do can end a training
-            if self.strict:
-                raise
-            if self.observer is not None:
-                self.observer.report("checkpoint", error)
+        else:
+            self.observer.attempt("checkpoint", _save_weights, trainer, self.checkpoints, step)
+            self.observer.attempt("tracker, naming checkpoints", self.observer.tracker.describe, {"checkpoints": self.checkpoints.saved})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._finish(failed=False)

@@ -116,30 +116,33 @@ class Observer:
         extra         findings of somebody else at this step, such as the training's own metrics; logged with the others
         missing_only  leave alone what the record holds of this step
         """
+        return self.attempt("observation", self._observe, network, step, extra or {}, missing_only) or {}
+
+    def _observe(self, network: Network, step: int, extra: Mapping[str, Findings], missing_only: bool) -> dict[str, Findings]:
         known = {name for name, steps in self.tracker.steps.items() if step in steps} if missing_only else set()
-        if missing_only and known >= {*self.analyses, *(extra or {})}:
+        if missing_only and known >= {*self.analyses, *extra}:
             return {}
         started = time.perf_counter()
         self._began = started if self._began is None else self._began
         snapshot = self._snapshot(network, step)
         found: dict[str, Findings] = {}
         costs: dict[str, float] = {}
-        for name, given in (extra or {}).items():
+        for name, given in extra.items():
             if name in known:
                 continue
             found[name] = given
-            self._guarded(f"tracker, logging {name}", self.tracker.log, name, step, given)
+            self.attempt(f"tracker, logging {name}", self.tracker.log, name, step, given)
         with network.undisturbed():
             for name, analysis in self.analyses.items():
                 if name in known:
                     continue
                 before, shared = time.perf_counter(), _forward_seconds(snapshot)
-                findings = self._guarded(name, self._analysed, name, analysis, snapshot)
+                findings = self.attempt(name, self._analysed, name, analysis, snapshot)
                 # The pass that analyses share is nobody's own cost.
                 costs[f"cost/{name}"] = time.perf_counter() - before - (_forward_seconds(snapshot) - shared)
                 if findings is not None:
                     found[name] = self._previous[name] = findings
-                    self._guarded(f"tracker, logging {name}", self.tracker.log, name, step, findings)
+                    self.attempt(f"tracker, logging {name}", self.tracker.log, name, step, findings)
         costs["cost/forward"] = _forward_seconds(snapshot)
         now = time.perf_counter()
         costs["cost/observation"] = now - started
@@ -147,7 +150,7 @@ class Observer:
         if (rest := now - self._began - self._observing) > 0:
             costs["cost/overhead"] = self._observing / rest
         found["cost"] = Findings(scalars=costs)
-        self._guarded("tracker, logging cost", self.tracker.log, "cost", step, found["cost"])
+        self.attempt("tracker, logging cost", self.tracker.log, "cost", step, found["cost"])
         if now - max(self._began, self._paged) > PAGE_EVERY:
             self._draw_page()
         return found
@@ -155,7 +158,7 @@ class Observer:
     def finish(self, *, failed: bool = False) -> None:
         """Draw the time-lapse page and close the record; `failed` where the training ended in an error."""
         self._draw_page()
-        self._guarded("tracker, finishing", self.tracker.finish, failed=failed)
+        self.attempt("tracker, finishing", self.tracker.finish, failed=failed)
 
     def report(self, what: str, error: BaseException) -> None:
         """Make a failure known: once in the log and as a tag, whatever the number of steps at which it happens."""
@@ -173,13 +176,14 @@ class Observer:
     def _analysed(self, name: str, analysis: Analysis, snapshot: Snapshot) -> Findings:
         if name not in self._previous:
             # Guarded apart: an analysis is not to be lost because what it found before cannot be read.
-            self._previous[name] = self._guarded(f"tracker, reading {name}", self.tracker.latest, name, snapshot.step)
+            self._previous[name] = self.attempt(f"tracker, reading {name}", self.tracker.latest, name, snapshot.step)
         found = analysis(snapshot, self._previous[name])
         if not isinstance(found, Findings):
             raise TypeError(f"analysis {name!r} returned a {type(found).__name__}; expected netlapse.types.Findings")
         return found
 
-    def _guarded(self, what: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    def attempt(self, what: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """What the function returns; None where it fails, which is reported under the name `what`, or raised if strict."""
         try:
             return function(*args, **kwargs)
         except Exception as error:  # law: nothing we do can end a training
@@ -197,7 +201,7 @@ class Observer:
                 self.tracker.document("timelapse.html", page(recording))
 
         started = time.perf_counter()
-        self._guarded("the time-lapse page", draw)
+        self.attempt("the time-lapse page", draw)
         self._paged = time.perf_counter()
         self._observing += self._paged - started
 

@@ -36,6 +36,15 @@ class NamedGrouping:
             )
         if logits is not None and (logits.ndim != 2 or len(logits) != len(probe)):
             raise ValueError(f"grouping {self.name} was given logits of shape {logits.shape}; expected ({len(probe)}, {len(probe.class_names)})")
+        if self.reads_logits and logits is not None:
+            if logits.shape[1] <= max(1, probe.labels.max()):
+                raise ValueError(
+                    f"grouping {self.name}: the network has {logits.shape[1]} outputs and the probe labels up to {probe.labels.max()}; "
+                    "expected an output per class, of which the largest is the prediction"
+                )
+            broken = int((~np.isfinite(logits)).any(axis=1).sum())
+            if broken:
+                raise ValueError(f"grouping {self.name}: the logits of {broken} of {len(probe)} inputs are not finite, so they predict nothing")
         return self.assign(probe, logits)
 
 

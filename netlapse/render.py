@@ -74,7 +74,8 @@ def maps_row(maps: Float64, names: Sequence[str], counts: Sequence[int], limit: 
     """The maps (g, r, r) of one layer side by side, each under its group's name and over its number of inputs: (h, w, 3).
 
     All maps share the colour scale from -limit to limit, whose bar carries `unit_label`. More than ten groups continue on
-    further rows. A group without inputs is a grey tile that says so. Maps of fewer than 64 pixels are enlarged by a whole factor.
+    further rows. A group without inputs and a map of nothing but NaN are grey tiles that say so. Maps of fewer than 64 pixels
+    are enlarged by a whole factor.
 
     Raises ValueError for maps that are not (g, r, r), other numbers of names or counts, and a limit as in `diverging`.
     """
@@ -102,6 +103,8 @@ def maps_row(maps: Float64, names: Sequence[str], counts: Sequence[int], limit: 
         if count == 0:
             page[y : y + tile, x : x + tile] = MISSING
             _centre(page, _text("no inputs", SMALL), y + (tile - count_height) // 2, x, tile)
+        elif (content == MISSING).all():
+            _centre(page, _text("no data", SMALL), y + (tile - count_height) // 2, x, tile)
         _centre(page, _text(f"n = {count}", SMALL), y + tile + 1, x, tile)
     _colour_bar(page, top + rows * pitch + GAP, (_number(-limit), "0", _number(limit)), unit_label)
     return _coloured(page, DIVERGING)
@@ -177,16 +180,17 @@ def saliency_strip(
     *,
     image_range: tuple[float, float] | None = None,
     unit_label: str = "x even spread",
+    missing: Sequence[str] | None = None,
 ) -> UInt8:
     """Input images (m, h, w, c) in a row, captioned, and below each its saliency map (m, h, w) from white at 0 to dark at the limit.
 
     c is 1 (grey) or 3 (RGB); `image_range` are the values drawn black and white (full), the smallest and largest of all these images
     when not given. Small images are enlarged by the whole factor that brings them nearest to 104 pixels, and continue on
-    further rows beyond 1,200 pixels. Grey pixels are NaN; a map of nothing but NaN, whose scale is undefined because the saliency
-    is zero everywhere, is grey and says "zero".
+    further rows beyond 1,200 pixels. Grey pixels are NaN; on a map of nothing but NaN is written why: `missing`, one reason
+    for each map, or "no data".
 
-    Raises ValueError for shapes that do not belong together, other numbers of channels, NaN or an empty range in the images,
-    and a limit as in `sequential`.
+    Raises ValueError for shapes that do not belong together, other numbers of channels, captions or reasons, NaN or an empty
+    range in the images, and a limit as in `sequential`.
     """
     images, maps = np.asarray(images, dtype=np.float64), np.asarray(maps, dtype=np.float64)
     if images.ndim != 4 or len(images) == 0 or images.shape[3] not in (1, 3):
@@ -197,6 +201,9 @@ def saliency_strip(
         raise ValueError(f"saliency maps have shape {maps.shape}; expected {images.shape[:3]}, one map for each image at its resolution")
     if len(captions) != len(images):
         raise ValueError(f"captions has {len(captions)} entries for {len(images)} images; expected one each")
+    reasons = ["no data"] * len(maps) if missing is None else missing
+    if len(reasons) != len(images):
+        raise ValueError(f"missing has {len(reasons)} entries for {len(images)} maps; expected one each, why it would be NaN all over")
     low, high = (float(images.min()), float(images.max())) if image_range is None else image_range
     if not np.isfinite(images).all() or not low <= high:
         raise ValueError(f"images span {images.min()} to {images.max()} and image_range is {image_range}; expected finite values and low <= high")
@@ -218,13 +225,13 @@ def saliency_strip(
     page = _blank(top + rows * pitch + _bar_height() + MARGIN, width + 2 * MARGIN)
     _stamp(page, heading, MARGIN, MARGIN)
     places = [(top + row * pitch, MARGIN + column * slot) for row, column in (divmod(position, columns) for position in range(len(tiles)))]
-    for (y, x), caption, tile, saliency in zip(places, written, tiles, maps):
+    for (y, x), caption, tile, saliency, reason in zip(places, written, tiles, maps, reasons):
         _stamp(page, caption, y + caption_height - len(caption), x)
         y += caption_height + tall + GAP // 2
         page[y - 1 : y + tall + 1, x - 1 : x + wide + 1] = _FRAME
         page[y : y + tall, x : x + wide] = tile
         if np.isnan(saliency).all():
-            _centre(page, _text("zero", SMALL), y + (tall - _line(SMALL)) // 2, x, wide)
+            _centre(page, _text(reason, SMALL), y + (tall - _line(SMALL)) // 2, x, wide)
     _colour_bar(page, top + rows * pitch, ("0", "", _number(limit)), unit_label)
     picture = _coloured(page, SEQUENTIAL)
     for (y, x), shown in zip(places, pictures):

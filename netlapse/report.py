@@ -241,8 +241,9 @@ def _saliency(recording: Recording) -> Json:
     steps = [step for step, arrays in by_step.items() if np.shape(arrays["panel"]) == panel.shape]
     inputs = len(panel)
 
-    def each(name: str, missing: float) -> list[Json]:
-        return [[_number(v) for v in np.asarray(by_step[step].get(name, np.full(inputs, missing)), np.float64).tolist()] for step in steps]
+    def each(name: str) -> list[Json]:
+        rows = (np.asarray(by_step[step].get(name, np.full(inputs, np.nan)), np.float64) for step in steps)
+        return [[_number(v) for v in np.where(row < 0, np.nan, row).tolist()] for row in rows]  # -1 is no prediction
 
     methods = list(dict.fromkeys(name.removeprefix("maps/") for arrays in by_step.values() for name in arrays if name.startswith("maps/")))
     return {
@@ -251,8 +252,8 @@ def _saliency(recording: Recording) -> Json:
         "panel": _packed(_panel(panel)),
         "inputs": [_number(v) for v in np.asarray(last.get("inputs", np.arange(inputs))).tolist()],
         "labels": [_number(v) for v in np.asarray(last.get("labels", np.full(inputs, np.nan)), np.float64).tolist()],
-        "predictions": each("predictions", np.nan),
-        "confidence": each("confidence", np.nan),
+        "predictions": each("predictions"),
+        "confidence": each("confidence"),
         "explained": _explained(last),
         "methods": [_method(recording, by_step, method, inputs) for method in methods],
     }

@@ -24,6 +24,19 @@ class Schedule:
     due: Callable[[int], bool]
 
 
+class Clock:
+    """Tells when a schedule is due, once per step: under gradient accumulation several batches end at the same step."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule, self._last = schedule, -1
+
+    def strikes(self, unit: Unit, step: int) -> bool:
+        if unit != self._schedule.unit or step == self._last or not self._schedule.due(step):
+            return False
+        self._last = step
+        return True
+
+
 def _positive(name: str, value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"schedule: {name} is {value!r}; expected an integer of at least 1")

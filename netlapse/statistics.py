@@ -38,19 +38,30 @@ class GroupStatistics:
         return np.asarray(self.sums[layer] / counts, np.float64)
 
     def constant(self, layer: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """(u,) whether a unit gave the same activation to every input at every position: a ReLU that never fires, for one."""
-        return np.asarray(self.low[layer] == self.high[layer])
+        """(u,) whether a unit's activation was one and the same finite number at every position of every input: a ReLU that never fires, for one."""
+        return np.asarray((self.low[layer] == self.high[layer]) & np.isfinite(self.low[layer]))
 
+    def finite(self, layer: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """(u,) whether a unit's response was a number, neither NaN nor infinite, to every input."""
+        return np.asarray(np.isfinite(self.sums[layer]).all(axis=0))
+
+    # Decorated where a diverged network's infinities of both signs, which add up to NaN, are no accident.
+    @np.errstate(invalid="ignore")
     def sums_of_squares(self, layer: str) -> tuple[Float64, Float64]:
-        """(u,) total and between-group sums of squared deviations of the responses from their mean over all inputs."""
+        """(u,) total and between-group sums of squared deviations of the responses from their mean over all inputs.
+
+        NaN for units that are not `finite`.
+        """
         n, total = self.counts.sum(), self.sums[layer].sum(axis=0)
         filled = self.counts > 0
-        overall = self.squares[layer].sum(axis=0) - total**2 / n
+        squares = self.squares[layer].sum(axis=0)
+        overall = squares - total**2 / n
         between = (self.sums[layer][filled] ** 2 / self.counts[filled, None]).sum(axis=0) - total**2 / n
-        # A constant unit deviates by nothing; the differences above leave rounding.
-        still = self.constant(layer)
-        return np.where(still, 0.0, np.maximum(overall, 0.0)), np.where(still, 0.0, np.maximum(between, 0.0))
+        # A unit that responds alike to every input deviates by nothing; what the differences leave of it is the rounding of n terms.
+        overall = np.where(overall <= n * np.finfo(np.float64).eps * squares, 0.0, overall)
+        return overall, np.clip(between, 0.0, overall)
 
+    @np.errstate(invalid="ignore")
     def merge(self, other: GroupStatistics) -> GroupStatistics:
         """The statistics of both parts of a probe; raises ValueError where they are not of the same groups and layers."""
         if self.names != other.names or list(self.sums) != list(other.sums):
@@ -108,6 +119,7 @@ def group_statistics(network: Network, probe: ProbeSet, grouping: Grouping, laye
     return collected
 
 
+@np.errstate(invalid="ignore")
 def _grouped(values: Float64, groups: Int64, n_groups: int) -> Float64:
     """(g, u) sums of the rows of each group, by sorting: the cost does not grow with the number of groups."""
     order = np.argsort(groups, kind="stable")

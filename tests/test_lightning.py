@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from torch.utils.data import TensorDataset
 
 import netlapse
 from netlapse.analysis import default_analyses
+from netlapse.analysis.layout import flas
+from netlapse.analysis.saliency import saliency
+from netlapse.analysis.topomap import topomap
 from netlapse.backends.torch import TorchNetwork
 from netlapse.callbacks.lightning import CheckpointCallback, ObserverCallback
 from netlapse.probe import by_outcome
@@ -184,12 +188,18 @@ def test_a_disk_that_takes_no_more_does_not_end_a_training(tmp_path: Path) -> No
         ({"layers": ["conv9"]}, r"no layer named, matching or of type 'conv9'; this network has the layers \['net.conv1'"),
         ({"module": "body"}, r"module 'body' is not in Lit; it has \['net'\]"),
         ({"analyses": {"a/b": lambda s, p: Findings()}}, "analyses cannot be named"),
+        (
+            {"probe": ProbeSet(probe().inputs, probe().labels + 1)},
+            "probe labels hold 3, and the network has 3 outputs, so allowed are 0 to 2; for a network whose outputs are no",
+        ),
+        ({"analyses": [partial(topomap, layout=partial(flas, metric="cosin"))]}, "unknown metric 'cosin'; allowed are"),
+        ({"analyses": [partial(saliency, target="labels")]}, "saliency target is 'labels'; allowed are 'label' and 'predicted'"),
     ],
 )
 def test_what_cannot_work_is_said_before_the_first_batch(options: dict[str, Any], message: str) -> None:
     module = Lit()
     with pytest.raises(ValueError, match=message):
-        train([ObserverCallback(probe(), tracker=MemoryTracker(), **options)], module=module)
+        train([ObserverCallback(**({"probe": probe(), "tracker": MemoryTracker()} | options))], module=module)
     assert module.seen.hexdigest() == Lit().seen.hexdigest()
 
 

@@ -204,6 +204,11 @@ def test_adding_the_same_to_every_group_changes_no_contrast() -> None:
     np.testing.assert_allclose(contrast(profile(4, 3) + np.arange(3.0)), contrast(profile(4, 3)), atol=1e-14)
 
 
+def test_contrast_of_a_network_that_diverged_is_undefined_without_an_error() -> None:
+    assert np.isnan(contrast(np.full((3, 2), np.nan))).all()
+    np.testing.assert_array_equal(contrast(np.array([[np.inf, 1.0], [np.inf, 3.0], [1.0, 2.0]]))[:2], [[np.nan, -1], [np.nan, 1]])
+
+
 def test_groups_without_inputs_stay_nan_and_out_of_the_mean() -> None:
     p = profile(4, 3)
     p[2] = np.nan
@@ -332,6 +337,15 @@ def test_drift_is_over_groups_that_have_inputs_in_both_and_undefined_without() -
     assert np.isnan(drift(np.zeros((2, 3)), np.zeros((2, 3))))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_drift_is_undefined_where_a_unit_of_a_group_is_not_finite(value: float) -> None:
+    a, b = profile(4, 3), profile(4, 3) + 1
+    a[2, 1] = value
+    assert np.isnan(drift(a, b))
+    assert np.isnan(drift(b, a))
+    assert np.isnan(drift(a, a))
+
+
 # ---- the analysis ---------------------------------------------------------------------------------------------------
 
 
@@ -357,7 +371,7 @@ def test_nap_finds_profiles_and_how_they_change_from_the_last_and_the_first() ->
         assert found[2].scalars[f"nap/dead_units/{layer}"] == 0
 
 
-def test_nap_counts_the_units_that_answer_every_input_alike() -> None:
+def test_nap_counts_the_units_whose_activation_is_one_number_at_every_position_of_every_input() -> None:
     shot = snapshot(0, 0)
     with torch.no_grad():
         conv = shot.network.module[0]  # type: ignore[attr-defined]
@@ -367,6 +381,22 @@ def test_nap_counts_the_units_that_answer_every_input_alike() -> None:
     scalars = nap(shot, None).scalars
     assert scalars["nap/dead_units/0"] == 1
     assert scalars["nap/dead_units/1"] == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38])
+def test_nap_of_a_network_that_diverged_counts_the_units_that_are_not_finite_and_leaves_other_layers_alone(value: float) -> None:
+    healthy, shot = snapshot(0, 0), snapshot(1, 0)
+    with torch.no_grad():
+        shot.network.module[3].weight[1] = value  # type: ignore[attr-defined] # 1e38: finite itself, its products are not
+    before, found = nap(healthy, None), nap(shot, nap(healthy, None))
+    assert found.scalars["nap/nonfinite_units/3"] == 1
+    assert found.scalars["nap/dead_units/3"] == 0
+    for name in ("drift", "drift_from_start", "separability"):
+        assert np.isnan(found.scalars[f"nap/{name}/3"])
+    assert not any("nonfinite_units" in name for name in (*before.scalars, *found.scalars) if name != "nap/nonfinite_units/3")
+    for layer in ("0", "1"):
+        assert found.scalars[f"nap/separability/{layer}"] == before.scalars[f"nap/separability/{layer}"]
+        np.testing.assert_array_equal(found.arrays[f"profile/{layer}"], before.arrays[f"profile/{layer}"])
 
 
 def test_nap_is_a_pure_function_of_snapshot_and_previous_findings() -> None:

@@ -197,3 +197,16 @@ def test_attributes_names_and_ids_follow_the_chosen_inputs() -> None:
 def test_what_cannot_be_chosen_from_is_refused(labels: list[int], options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         choose(np.zeros((3, 2), np.float32), np.array(labels), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("grouping", [by_outcome, by_confusion, by_confidence(3)], ids=["outcome", "confusion", "confidence"])
+def test_what_is_no_prediction_is_taken_for_none(grouping: NamedGrouping) -> None:
+    probe = ProbeSet(np.zeros((3, 2), np.float32), np.arange(3))
+    for value in (np.nan, np.inf):
+        logits = np.eye(3, dtype=np.float32)
+        logits[1, 2] = value
+        with pytest.raises(ValueError, match="the logits of 1 of 3 inputs are not finite, so they predict nothing"):
+            grouping(probe, logits)
+    for k in (1, 2):
+        with pytest.raises(ValueError, match=f"the network has {k} outputs and the probe labels up to 2; expected an output per class"):
+            grouping(probe, np.zeros((3, k), np.float32))

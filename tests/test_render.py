@@ -139,9 +139,10 @@ def test_the_same_limit_gives_the_same_colour_in_any_picture():
     assert all(len(find(image, tile)) == 1 for image in (alone, among, board))
 
 
-def test_a_group_without_inputs_is_grey_with_words_and_no_map():
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_group_without_inputs_or_without_a_map_is_grey_with_words(count):
     maps = np.concatenate([ramp(1), np.full((1, 64, 64), np.nan)])
-    image = maps_row(maps, ["a", "b"], [3, 0], 1.0, "title", "unit")
+    image = maps_row(maps, ["a", "b"], [3, count], 1.0, "title", "unit")
     ((y, x),) = find(image, DIVERGING[diverging(maps[0], 1.0)])
     tile = image[y : y + 64, x + 64 + render.GAP :][:, :64]
     grey = (tile == GREY).all(axis=-1)
@@ -244,14 +245,21 @@ def test_many_images_continue_on_further_rows():
     assert saliency_strip(images, images[..., 0], ["a"] * 25, 1.0, "title").shape[1] <= 1200
 
 
-def test_undefined_saliency_is_grey_and_says_zero():
+def test_undefined_saliency_is_grey_and_says_why():
     maps = np.zeros((2, 8, 8))
     maps[1] = np.nan
-    image = saliency_strip(np.ones((2, 8, 8, 1)), maps, ["a", "b"], 1.0, "title")
-    rows = find(image, np.broadcast_to(np.array(GREY, np.uint8), (30, 104, 3)))
-    assert len({x for _, x in rows}) == 1
-    tile = image[min(rows)[0] :][:104, rows[0][1] :][:, :104]
-    assert 0.002 < (tile != GREY).any(axis=-1).mean() < 0.05
+    tiles = []
+    for missing in (None, ["x", "zero"], ["y", "zero"], ["x", "not finite"], ["x", "no data"]):
+        image = saliency_strip(np.ones((2, 8, 8, 1)), maps, ["a", "b"], 1.0, "title", missing=missing)
+        rows = find(image, np.broadcast_to(np.array(GREY, np.uint8), (30, 104, 3)))
+        assert len({x for _, x in rows}) == 1
+        tile = image[min(rows)[0] :][:104, rows[0][1] :][:, :104]
+        assert 0.002 < (tile != GREY).any(axis=-1).mean() < 0.05
+        tiles.append(tile)
+    unsaid, zero, also_zero, not_finite, no_data = tiles
+    np.testing.assert_array_equal(unsaid, no_data)
+    np.testing.assert_array_equal(zero, also_zero)  # the reason of a map that is there is not written
+    assert not np.array_equal(zero, not_finite)
 
 
 def test_the_limit_of_saliency_is_the_callers():
@@ -282,5 +290,7 @@ def test_pictures_say_what_is_wrong():
         saliency_strip(images, np.zeros((2, 4, 4)), ["a", "b"], 1.0, "t")
     with pytest.raises(ValueError, match="captions has 1 entries for 2 images"):
         saliency_strip(images, images[..., 0], ["a"], 1.0, "t")
+    with pytest.raises(ValueError, match="missing has 1 entries for 2 maps; expected one each"):
+        saliency_strip(images, images[..., 0], ["a", "b"], 1.0, "t", missing=["zero"])
     with pytest.raises(ValueError, match=r"image_range is \(1, 0\); expected finite values and low <= high"):
         saliency_strip(images, images[..., 0], ["a", "b"], 1.0, "t", image_range=(1, 0))

@@ -218,6 +218,24 @@ def test_what_the_maps_explain_is_said_only_where_it_can_be_told():
     assert carried(page(Recording({}, {"saliency": {0: always_right}})))["saliency"]["explained"] is None
 
 
+def test_an_input_without_a_prediction_has_none_on_the_page():
+    found = {"panel": np.zeros((2, 4, 4, 1)), "predictions": np.array([1, -1]), "confidence": np.array([0.5, np.nan])}
+    said = carried(page(Recording({}, {"saliency": {0: Findings(found)}})))["saliency"]
+    assert said["predictions"] == [[1, None]]
+    assert said["confidence"] == [[0.5, None]]
+
+
+def test_a_step_at_which_a_layer_was_not_laid_out_keeps_its_layout_or_has_none():
+    positions = np.random.default_rng(0).random((3, 2))
+    profiles = [np.full((2, 3), np.nan), np.arange(6.0).reshape(2, 3), np.full((2, 3), np.nan)]
+    nap = {step: Findings({"groups": np.array(["a", "b"]), "counts": np.array([1, 1]), "profile/x": p}) for step, p in enumerate(profiles)}
+    held = {"positions/x": positions, "layout_step/x": np.array(1)}
+    layer = carried(page(Recording({}, {"nap": nap, "topomap": {0: Findings(), 1: Findings(held), 2: Findings(held)}})))["layers"][0]
+    assert layer["layout_at"] == [-1, 0, 0]
+    assert [layout["step"] for layout in layer["layouts"]] == [1]
+    assert layer["layout_missing"] is None
+
+
 def test_panel_spans_black_to_white_over_all_inputs_and_large_maps_are_means_of_blocks():
     rng = np.random.default_rng(1)
     panel, maps = rng.normal(size=(2, 224, 224, 3)), rng.random((2, 224, 224))

@@ -187,6 +187,14 @@ def test_resize_is_torchs_bilinear_interpolation(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(resize(maps, size), expected.numpy(), rtol=1e-12)
 
 
+def test_resize_of_a_map_that_is_infinite_somewhere_is_undefined_without_an_error() -> None:
+    maps = np.ones((2, 4, 4))
+    maps[0, 1, 1] = np.inf
+    found = resize(maps, (9, 7))
+    assert not np.isfinite(found[0]).all()
+    np.testing.assert_allclose(found[1], 1)
+
+
 def test_resize_to_the_same_size_changes_nothing_and_a_constant_stays() -> None:
     maps = images(3, 5, 4, 1)[..., 0]
     np.testing.assert_array_equal(resize(maps, (5, 4)), maps)
@@ -311,6 +319,78 @@ def test_a_network_that_answers_everything_alike_has_blank_maps_and_undefined_nu
     assert np.isnan(found.scalars["saliency/similarity/gradient"])
 
 
+@pytest.mark.parametrize("target", ["label", "predicted"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_input_whose_logits_are_not_finite_has_no_prediction_and_no_map_and_says_so(
+    value: float, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[list[str], list[str]]] = []
+
+    def strip(inputs: Float32, maps: Float32, captions: list[str], limit: float, title: str, *, missing: list[str]) -> np.ndarray:
+        drawn.append((captions, missing))
+        assert np.isnan(maps).all(axis=(1, 2)).tolist() == [False, True, False, False]
+        return np.zeros((1, 1, 3), np.uint8)
+
+    class Overflowing(nn.Module):
+        """A second logit that is not finite for the brightest inputs."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = linear(c=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            bright = (x.mean((1, 2, 3)) > 5)[:, None]
+            return torch.where(bright & (torch.arange(4) == 1), value, self.net(x))
+
+    some = probe()
+    inputs = np.array(some.inputs)
+    inputs[1] += 10
+    shot = Snapshot(TorchNetwork(Overflowing()), ProbeSet(inputs, some.labels, some.class_names), 0)
+    whole = saliency(shot, None, panel=4, target=target)
+    assert "saliency/gradient" in whole.images
+    monkeypatch.setattr("netlapse.analysis.saliency.saliency_strip", strip)
+    found = saliency(shot, whole, panel=4, target=target)
+    assert (found.arrays["predictions"] == -1).tolist() == np.isnan(found.arrays["confidence"]).tolist() == [False, True, False, False]
+    assert np.isnan(found.arrays["maps/gradient"]).all(axis=(1, 2)).tolist() == [False, True, False, False]
+    assert np.isfinite(found.scalars["saliency/similarity/gradient"])  # of the others
+    assert found.scalars["saliency/blank/gradient"] == 0
+    assert drawn[0][0][1] == "b -> not finite"
+    assert drawn[0][1][1] == "not finite"
+
+
+def test_maps_that_are_zero_and_maps_that_are_not_finite_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons: list[list[str]] = []
+
+    def method(network: object, inputs: Float32, classes: Int64) -> Float32:
+        maps = np.ones(inputs.shape[:3], np.float32)
+        maps[0], maps[1, 0, 0], maps[2, 0, 0] = 0, np.nan, np.inf
+        return maps
+
+    monkeypatch.setattr("netlapse.analysis.saliency.saliency_strip", lambda *_, missing: reasons.append(missing) or np.zeros((1, 1, 3), np.uint8))
+    saliency(Snapshot(TorchNetwork(linear(c=1)), probe(), 0), None, methods={"m": method}, panel=4)
+    assert reasons[0][:3] == ["zero", "not finite", "not finite"]
+
+
+@pytest.mark.parametrize("weights", [np.nan, np.inf, 1e38])
+def test_saliency_of_a_network_that_diverged_is_drawn(weights: float) -> None:
+    net = small_cnn(1)
+    with torch.no_grad():
+        next(module for module in net.modules() if isinstance(module, nn.Conv2d)).weight.fill_(weights)
+        net[-1].weight.mul_(weights)
+    snapshot = Snapshot(TorchNetwork(net), probe(), 1)
+    found = saliency(snapshot, saliency(snapshot, None))
+    assert np.isnan(found.scalars["saliency/concentration/grad_cam"])
+    assert np.isnan(found.scalars["saliency/similarity/gradient"])
+    assert set(found.images) == {"saliency/gradient", "saliency/grad_cam"}
+
+
+def test_probes_of_one_input_and_with_empty_classes_are_explained() -> None:
+    for some in (ProbeSet(probe().inputs[:1], np.array([2]), tuple("abcd")), ProbeSet(probe().inputs, np.full(12, 3), tuple("abcd"))):
+        snapshot = Snapshot(TorchNetwork(small_cnn(1)), some, 0)
+        found = saliency(snapshot, saliency(snapshot, None))
+        assert np.isfinite(found.arrays["maps/gradient"]).all()
+
+
 def test_a_dense_network_over_images_is_explained_by_its_gradient_alone() -> None:
     found = saliency(Snapshot(TorchNetwork(linear(c=1)), probe(), 0), None)
     assert [name for name in found.arrays if name.startswith("maps/")] == ["maps/gradient"]
@@ -336,7 +416,7 @@ def test_methods_go_by_their_key_or_their_own_name() -> None:
 def test_the_picture_names_method_layer_and_step(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[list[str], float, str]] = []
 
-    def strip(inputs: Float32, maps: Float32, captions: list[str], limit: float, title: str) -> np.ndarray:
+    def strip(inputs: Float32, maps: Float32, captions: list[str], limit: float, title: str, *, missing: list[str]) -> np.ndarray:
         assert inputs.shape[:3] == maps.shape
         drawn.append((captions, limit, title))
         return np.zeros((1, 1, 3), np.uint8)

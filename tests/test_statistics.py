@@ -232,6 +232,32 @@ def test_a_large_mean_does_not_drown_the_variance() -> None:
     np.testing.assert_allclose(statistics(values, groups).sums_of_squares("x")[0], wide.var(axis=0) * 60, rtol=1e-8)
 
 
+def test_units_that_respond_alike_to_every_input_deviate_by_exactly_nothing() -> None:
+    rng = np.random.default_rng(0)
+    for n in (2, 9, 566, 1541):
+        same = np.repeat(rng.normal(size=(1, 5)), n, axis=0)
+        for n_groups in (1, 4, 7):
+            found = statistics(same, rng.integers(0, n_groups, n), n_groups)
+            found = replace(found, low={"x": found.low["x"] - 1})  # as of a layer whose positions differ, so that no unit is constant
+            np.testing.assert_array_equal(found.sums_of_squares("x"), 0)
+            assert np.isnan(separability(found, "x"))
+            assert scale(found, "x") == 0
+    # The counterpart: a deviation of a hundred-thousandth is no rounding, and is kept.
+    close = (1 + 1e-5 * rng.normal(size=(1541, 5))).astype(np.float32)
+    expected = float(np.sqrt(close.astype(np.float64).var(axis=0).mean()))
+    assert scale(statistics(close, rng.integers(0, 4, 1541)), "x") == pytest.approx(expected, rel=1e-2)
+
+
+def test_separability_never_leaves_zero_to_one() -> None:
+    rng = np.random.default_rng(0)
+    for offset in (0.0, 10.0, 1e4):
+        for _ in range(100):
+            groups = np.arange(12) % rng.integers(1, 13)
+            values = groups[:, None] * rng.normal(size=2) + offset  # nothing varies within groups
+            found = separability(statistics(values, groups), "x")
+            assert np.isnan(found) or 0 <= found <= 1
+
+
 def test_separability_of_random_groups_is_about_g_minus_1_over_n_minus_1() -> None:
     rng = np.random.default_rng(0)
     found = [separability(statistics(rng.normal(size=(60, 50)), rng.permutation(np.repeat(np.arange(4), 15))), "x") for _ in range(20)]
@@ -300,10 +326,25 @@ def test_a_network_that_diverged_gives_undefined_values_and_no_error() -> None:
 
         class Diverged(Table):
             def values(self, inputs: np.ndarray, value: float = value) -> dict[str, np.ndarray]:
-                return {name: a * value for name, a in super().values(inputs).items()}
+                found = super().values(inputs)
+                found["image"][..., 1] = np.copysign(value, inputs[:, :1, None])  # infinities of both signs
+                return found
 
-        with np.errstate(invalid="ignore"):
-            found = group_statistics(Diverged(), probe(), by_label, LAYERS)
-        assert not np.isfinite(found.profile("image")).all()
-        assert np.isnan(separability(found, "image"))
-        assert np.isnan(scale(found, "image"))
+        for batch_size in (1, 5, 256):
+            found = group_statistics(Diverged(), probe(), by_label, LAYERS, batch_size=batch_size)
+            assert found.finite("image").tolist() == [True, False]
+            assert found.finite("dense").all()
+            assert np.isfinite(found.profile("image")[:3, 0]).all()
+            assert not np.isfinite(found.profile("image")[:, 1]).any()
+            assert np.isnan(separability(found, "image"))
+            assert np.isnan(scale(found, "image"))
+            assert np.isfinite(separability(found, "dense"))
+
+
+def test_a_unit_that_is_infinite_for_every_input_is_neither_finite_nor_constant() -> None:
+    found = statistics(np.ones((6, 2)), np.arange(6) % 2)
+    fields = {field: {"x": getattr(found, field)["x"] * [1, np.inf]} for field in ("sums", "squares", "low", "high")}
+    infinite = replace(found, **fields)
+    assert infinite.finite("x").tolist() == [True, False]
+    assert infinite.constant("x").tolist() == [True, False]
+    np.testing.assert_array_equal(infinite.sums_of_squares("x"), [[0, np.nan], [0, np.nan]])

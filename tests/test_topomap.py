@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.interpolate import griddata
 from torch import nn
 
+from netlapse.analysis.layout import flas, pca, random
 from netlapse.analysis.nap import scale, separability
 from netlapse.analysis.quality import motion
-from netlapse.analysis.topomap import interpolate, topomap
+from netlapse.analysis.topomap import Layout, interpolate, topomap
 from netlapse.backends.torch import TorchNetwork
 from netlapse.render import maps_row
-from netlapse.types import Float64, ProbeSet, Snapshot
+from netlapse.types import Findings, Float64, ProbeSet, Snapshot
 
 
 def test_a_map_is_the_linear_interpolation_of_the_units_values():
@@ -111,10 +114,88 @@ def test_a_group_without_inputs_changes_no_layout_and_is_drawn_as_missing() -> N
     assert np.isfinite(with_empty.arrays["contrast/1"][:2]).all()
 
 
-def test_a_dead_layer_is_drawn_as_missing_and_ends_nothing() -> None:
+def drawn(found: Findings) -> float:
+    """The share of the picture of layer 1 that is blue or red: maps, without the colour bar."""
+    picture = found.images["topomap/1"][:-40].astype(int)
+    return float((np.ptp(picture, axis=2) > 40).mean())
+
+
+def texts(monkeypatch: pytest.MonkeyPatch, shot: Snapshot, previous: Findings | None = None) -> tuple[str, object]:
+    """The title over the maps of layer 1, and its row in the storyboard."""
+    said: dict[str, object] = {}
+    with monkeypatch.context() as patch:
+        patch.setattr("netlapse.analysis.topomap.maps_row", lambda *args: said.update(title=args[4]) or np.zeros((1, 1, 3), np.uint8))
+        patch.setattr("netlapse.analysis.topomap.storyboard", lambda rows, *_: said.update(row=rows[-1][1]) or np.zeros((1, 1, 3), np.uint8))
+        topomap(shot, previous)
+    return str(said["title"]), said["row"]
+
+
+def test_a_dead_layer_is_drawn_as_missing_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = topomap(snapshot(-WEIGHTS), None)
     assert not found.arrays["contrast/1"].any()
-    assert found.images["topomap/1"].shape == topomap(snapshot(WEIGHTS), None).images["topomap/1"].shape
+    assert drawn(found) == 0 < 0.05 < drawn(topomap(snapshot(WEIGHTS), None))
+    said = "every unit responds alike to every input"
+    assert texts(monkeypatch, snapshot(-WEIGHTS)) == (f"1 · 12 units · step 0: {said}", said)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_layer_that_is_not_finite_costs_no_other_layer_its_maps(value: float) -> None:
+    broken, whole = network(WEIGHTS), topomap(replace(snapshot(WEIGHTS), layers=["0", "1", "2"]), None)
+    broken.module[2].bias.data[1] = value
+    shot = replace(snapshot(WEIGHTS), network=broken, layers=["0", "1", "2"])
+    found = topomap(shot, None)
+    for layer in ("0", "1"):
+        np.testing.assert_array_equal(found.images[f"topomap/{layer}"], whole.images[f"topomap/{layer}"])
+        np.testing.assert_array_equal(found.arrays[f"positions/{layer}"], whole.arrays[f"positions/{layer}"])
+        np.testing.assert_equal(found.scalars[f"layout/trustworthiness/{layer}"], whole.scalars[f"layout/trustworthiness/{layer}"])
+    assert not np.array_equal(found.images["storyboard"], whole.images["storyboard"])
+    assert "positions/2" not in found.arrays
+    assert np.isfinite(found.arrays["contrast/2"][:, 0]).all()
+    assert np.isnan(found.arrays["contrast/2"][:, 1]).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("layout", [flas, pca, random])
+def test_a_layer_keeps_its_layout_over_steps_at_which_it_is_not_finite(layout: Layout, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = WEIGHTS.copy()
+    broken[1, 3:5] = value
+    first = lost = topomap(snapshot(WEIGHTS), None, layout=layout)
+    for step in (1, 2):
+        lost = topomap(snapshot(broken, step), lost, layout=layout)
+        np.testing.assert_array_equal(lost.arrays["positions/1"], first.arrays["positions/1"])
+        assert int(lost.arrays["layout_step/1"]) == 0
+        assert np.isnan(lost.scalars["layout/trustworthiness/1"])
+        assert lost.scalars["layout/motion/1"] == 0
+        assert drawn(lost) == 0
+    after, without = (topomap(snapshot(WEIGHTS[::-1].copy(), 3), previous, layout=layout) for previous in (lost, first))
+    assert int(after.arrays["layout_step/1"]) == 3
+    np.testing.assert_array_equal(after.arrays["positions/1"], without.arrays["positions/1"])
+    assert after.scalars == without.scalars
+    said = "2 of 12 units are not finite"
+    assert texts(monkeypatch, snapshot(broken, 2), first) == (f"1 · 12 units · step 2: {said}", said)
+
+
+def test_a_layer_that_was_never_finite_is_laid_out_once_it_is() -> None:
+    lost = topomap(snapshot(np.full_like(WEIGHTS, np.nan)), None)
+    assert np.isnan(lost.arrays["contrast/1"]).all()
+    assert np.isnan(lost.scalars["layout/trustworthiness/1"])
+    after, anew = topomap(snapshot(WEIGHTS, 1), lost), topomap(snapshot(WEIGHTS, 1), None)
+    np.testing.assert_array_equal(after.arrays["positions/1"], anew.arrays["positions/1"])
+    assert after.scalars == anew.scalars
+
+
+@pytest.mark.parametrize("layout", [flas, pca, random])
+@pytest.mark.parametrize("units", [1, 2, 3, 12])
+@pytest.mark.parametrize("case", ["one input", "one class", "one class of many", "constant"])
+def test_small_and_empty_probes_and_constant_layers_are_drawn_in_every_layout(case: str, units: int, layout: Layout) -> None:
+    shot = snapshot(-WEIGHTS[:, :units] if case == "constant" else WEIGHTS[:, :units])
+    if case != "constant":
+        n = 1 if case == "one input" else 2
+        names = ("a", "b", "c") if case == "one class of many" else ("a",)
+        shot = replace(shot, probe=ProbeSet(np.eye(2, dtype=np.float32)[:n], np.full(n, len(names) - 1), names))
+    found = topomap(shot, topomap(shot, None, layout=layout), layout=layout)
+    assert found.arrays["positions/1"].shape == (units, 2)
+    assert found.images["topomap/1"].size
 
 
 @pytest.mark.parametrize("units", [1, 2, 3])

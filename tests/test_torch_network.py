@@ -93,6 +93,14 @@ def test_layers_are_in_execution_order_before_and_after_a_forward() -> None:
     assert TorchNetwork(Backwards(), example=vectors()).layers == network.layers
 
 
+def test_layers_before_a_forward_are_the_calls_of_modules_without_children() -> None:
+    network = TorchNetwork(nn.Sequential(Residual(inplace=False), nn.Sequential(nn.Flatten(), nn.Linear(192, 2))))
+    leaves = ("0.body.inner.0", "0.body.inner.1", "1.0", "1.1")
+    assert network.layers == leaves
+    network.describe(images())
+    assert network.layers == (*leaves[:2], "0", *leaves[2:])  # the sum, which belongs to no module without children
+
+
 def test_layers_of_a_module_that_cannot_be_traced_are_known_after_a_forward() -> None:
     class Branch(nn.Module):
         def __init__(self) -> None:
@@ -548,36 +556,183 @@ def test_logits_do_not_depend_on_which_layers_are_observed() -> None:
         assert np.abs(module(torch.from_numpy(inputs)).numpy() - network.outputs(inputs)).max() > 0
 
 
-@pytest.mark.parametrize("length", [2, 3, 7])
-@pytest.mark.parametrize("n", [1, 2, 5])
-def test_a_layer_that_puts_the_sequence_first_is_refused_whatever_its_length(length: int, n: int) -> None:
-    class SequenceFirst(nn.Module):
+# ---- where the batch is ---------------------------------------------------------------------------------------------
+
+
+class Encoder(nn.Module):
+    """A recurrent layer and two encoder layers over sequences (n, t, 4), with the batch first inside or second; the same weights either way."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.batch_first = batch_first
+        self.rnn = nn.GRU(4, 6, batch_first=batch_first)
+        self.drop = nn.Dropout(0.1)
+        self.encoder = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(6, 2, 8, batch_first=batch_first, norm_first=True), 2, enable_nested_tensor=False
+        )
+        self.act, self.fc = nn.Tanh(), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.batch_first else x.transpose(0, 1)
+        x = self.drop(self.rnn(x)[0] + 1)  # the sum has no unit axis known from a module
+        x = self.act(self.encoder(x) * 2)
+        return self.fc(x.mean(1 if self.batch_first else 0))
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7])
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_a_network_that_puts_the_sequence_first_is_its_batch_first_twin(n: int, length: int) -> None:
+    rng = np.random.default_rng(0)
+    inputs, groups = rng.normal(size=(n, length, 4)).astype(np.float32), np.arange(n) % 2
+    second, first = TorchNetwork(Encoder(batch_first=False)), TorchNetwork(Encoder(batch_first=True))
+    assert second.describe(inputs) == first.describe(inputs)
+    assert second.refused == first.refused
+    names = list(first.layers)
+    assert {"rnn", "drop", "encoder.layers.0.linear1", "encoder.layers.1", "act"} <= set(names)
+    shapes = {layer.name: (n, *layer.shape) for layer in first.describe(inputs)}
+    found, expected = (network.activations(inputs, names) for network in (second, first))
+    for name in names:
+        assert found[name].shape == shapes[name]
+        np.testing.assert_allclose(found[name], expected[name], **CLOSE)
+    found_responses, expected_responses = (network.responses(inputs, names) for network in (second, first))
+    for field in ("mean", "low", "high"):
+        for name in names:
+            np.testing.assert_allclose(getattr(found_responses, field)[name], getattr(expected_responses, field)[name], **CLOSE)
+    for spatial in ("mean", "keep"):
+        found, expected = (network.group_sums(inputs, groups, 3, names, spatial) for network in (second, first))
+        for name in names:
+            np.testing.assert_allclose(found[name], expected[name], **CLOSE)
+    wrt = ["input", "rnn", "encoder.layers.0.linear1", "encoder.layers.0", "act"]
+    for layer, cotangent in (("output", np.array([1.0, -2.0])), ("act", rng.normal(size=(n, length, 6)))):
+        found, expected = (network.vjp(inputs, layer, cotangent, wrt) for network in (second, first))
+        for name in wrt:
+            np.testing.assert_allclose(found[name], expected[name], **CLOSE)
+            assert np.abs(expected[name]).max() > 0
+
+
+@pytest.mark.parametrize("axes", [(1, 0, 2, 3), (2, 3, 0, 1), (1, 2, 3, 0), (2, 0, 3, 1)])
+def test_a_permutation_that_moves_the_batch_changes_no_answer(axes: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    back = tuple(np.argsort(axes).tolist())
+    module = nn.Sequential(nn.Conv2d(3, 3, 3), Permute(*axes), nn.ReLU(), Permute(*back), nn.Conv2d(3, 2, 6), nn.Flatten())
+    inputs = images(3, side=8)  # 3 inputs of 3 channels: the batch is no size of its own
+    network = TorchNetwork(module)
+    assert [layer.shape for layer in network.describe(inputs)] == [(6, 6, 3)] * 4 + [(1, 1, 2), (2,)]
+    found = network.activations(inputs, network.layers)
+    np.testing.assert_array_equal(found["1"], found["0"])
+    np.testing.assert_array_equal(found["2"], np.maximum(found["0"], 0))
+    gradients = network.vjp(inputs, "output", np.array([1.0, 2.0]), ["0", "1", "3"])
+    np.testing.assert_allclose(gradients["1"], gradients["0"], **CLOSE)
+    np.testing.assert_allclose(gradients["1"], gradients["3"] * (found["0"] > 0), **CLOSE)
+
+
+@pytest.mark.parametrize("axes", [(1, 0, 2, 3), (2, 3, 0, 1), (1, 2, 3, 0), (2, 0, 3, 1)])
+def test_units_are_found_behind_a_permutation_that_is_no_module(axes: tuple[int, ...]) -> None:
+    class Moved(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.rnn, self.fc = nn.GRU(3, 4), nn.Linear(4, 2)
+            torch.manual_seed(0)
+            self.conv, self.act = nn.Conv2d(3, 3, 3), nn.ReLU()
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.fc(self.rnn(x.transpose(0, 1))[0][-1])
+            return self.act(self.conv(x).permute(axes)).permute(tuple(np.argsort(axes).tolist())).mean((2, 3))
 
-    network = TorchNetwork(SequenceFirst())
-    inputs = np.zeros((n, length, 3), np.float32)
+    found = TorchNetwork(Moved()).activations(images(), ["conv", "act"])
+    np.testing.assert_array_equal(found["act"], np.maximum(found["conv"], 0))
+
+
+@pytest.mark.parametrize("view", [False, True])
+def test_units_of_a_sequence_that_comes_first_are_last_even_after_a_convolution(view: bool) -> None:
+    class Copied(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.permute(2, 0, 1) * 2
+
+    class Convolved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.copy, self.act, self.fc = nn.Conv1d(2, 4, 3), Copied(), nn.Tanh(), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            return self.fc(self.act(self.copy(x[:] if view else x) + 1).mean(0))
+
+    inputs = np.random.default_rng(0).normal(size=(5, 7, 2)).astype(np.float32)
+    found = TorchNetwork(Convolved()).activations(inputs, ["conv", "copy", "act"])
+    np.testing.assert_array_equal(found["copy"], 2 * found["conv"])
+    np.testing.assert_allclose(found["act"], np.tanh(2 * found["conv"] + 1), **CLOSE)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_an_axis_that_only_has_the_size_of_the_batch_is_not_taken_for_it(size: int) -> None:
+    class Positions(nn.Module):
+        """Vectors for `size` places, which no input reaches, and windows, of which every input has `size`."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.place, self.window, self.fc = nn.Embedding(size, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x + self.place(torch.arange(size))
+            return self.fc(self.window(x.reshape(-1, 4)).reshape(x.shape).mean(1))
+
+    network = TorchNetwork(Positions())
+    inputs = np.zeros((size, size, 4), np.float32)
     assert [layer.name for layer in network.describe(inputs)] == ["fc"]
-    with pytest.raises(ValueError, match=r"'rnn' cannot be observed: its output has shape .* expected the batch first"):
-        network.activations(inputs, ["rnn"])
+    with pytest.raises(
+        ValueError, match=rf"'place' cannot be observed: its output has shape \({size}, 4\) for a batch of 2 and \({size}, 4\) for one of 3"
+    ):
+        network.activations(inputs, ["place"])
+    with pytest.raises(
+        ValueError, match=rf"'window' cannot be observed: its output has shape \({2 * size}, 4\) for a batch of 2 and \({3 * size}, 4\)"
+    ):
+        network.activations(inputs, ["window"])
+
+
+def test_a_layer_that_runs_for_some_inputs_only_is_refused() -> None:
+    class Third(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.extra = nn.Linear(3, 2), nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.fc(x)
+            return self.extra(x) if len(x) == 3 else x
+
+    network = TorchNetwork(Third())
+    with pytest.raises(ValueError, match=r"'extra' cannot be observed: it ran for one batch of inputs and not for another"):
+        network.activations(vectors(), ["extra"])
+
+
+def test_a_network_that_remembers_its_last_batch_in_a_buffer_is_described() -> None:
+    class Remembering(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+            self.register_buffer("last", None)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.fc(x)
+            self.last = x if self.last is None else self.last + x
+            return self.last
+
+    network = TorchNetwork(Remembering())
+    assert [layer.name for layer in network.describe(vectors())] == ["fc"]
 
 
 # ---- wrappers -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("called_before", [False, True])
-@pytest.mark.parametrize("how", ["root", "submodule", "in place"])
+@pytest.mark.parametrize("how", ["root", "submodule", "in place", "forward"])  # the last is what Lightning makes of a compiled root
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_a_compiled_module_is_observed_as_the_eager_one_and_not_compiled_anew(backend: str, how: str, called_before: bool) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
-            self.body: nn.Module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
+            self.body: nn.Module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(0.5))
             self.fc = nn.Linear(4, 2)
 
         def forward(self, x: Tensor) -> Tensor:
@@ -591,27 +746,36 @@ def test_a_compiled_module_is_observed_as_the_eager_one_and_not_compiled_anew(ba
 
     torch._dynamo.reset()
     inputs = images()
-    names = ["body.0", "body.1", "fc"]
-    expected = TorchNetwork(Net()).activations(inputs, names)
-    module: nn.Module = Net()
+    names = ["body.0", "body.1", "body.2", "body.3", "fc"]
+    eager, inner = Net(), Net()
+    module: nn.Module = inner
     if how == "root":
-        module = torch.compile(module, backend=counting)
+        module = torch.compile(inner, backend=counting)
     elif how == "submodule":
-        module.body = torch.compile(module.body, backend=counting)
+        inner.body = torch.compile(inner.body, backend=counting)
+    elif how == "forward":
+        inner.forward = torch.compile(inner.forward, backend=counting)
     else:
-        module.compile(backend=counting)
+        inner.compile(backend=counting)
     if called_before:
         module(channels_first(inputs))
+        eager(channels_first(inputs))
     before = len(compiled)
+    modes = [m.training for m in module.modules()]
     network = TorchNetwork(module)
-    found = network.activations(inputs, names)
+    found, expected = (n.activations(inputs, names) for n in (network, TorchNetwork(eager)))
     assert network.layers == tuple(names)
     for name in names:
         np.testing.assert_allclose(found[name], expected[name], **CLOSE)
-    assert np.isfinite(network.vjp(inputs, "fc", np.float32(1), ["input", "body.0"])["body.0"]).all()
+    wrt = ["input", "body.0"]
+    found, expected = (n.vjp(inputs, "fc", np.float32(1), wrt) for n in (network, TorchNetwork(eager)))
+    for name in wrt:
+        np.testing.assert_allclose(found[name], expected[name], **CLOSE)
     assert len(compiled) == before
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+    assert [m.training for m in module.modules()] == modes == [True] * len(modes)
     module(channels_first(inputs))
-    assert len(compiled) == 1
+    assert len(compiled) == 1  # what was compiled in training still is, and nothing was compiled for us
 
 
 def test_data_parallel_wrappers_are_looked_through() -> None:

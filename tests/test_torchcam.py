@@ -308,6 +308,29 @@ def test_a_layer_that_keeps_its_units_last_is_explained_as_any() -> None:
     np.testing.assert_allclose(torchcam("GradCAM")(network, images(), CLASSES), ours, atol=1e-5 * ours.max())
 
 
+class Permute(nn.Module):
+    def __init__(self, *axes: int) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.permute(self.axes)
+
+
+def test_a_layer_that_keeps_its_batch_last_is_explained_as_any() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 5, 3), Permute(2, 3, 1, 0), nn.Tanh(), Permute(3, 2, 0, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)
+    )
+    network = TorchNetwork(net)
+    ours = grad_cam(network, images(), CLASSES, layer="2")
+    np.testing.assert_allclose(torchcam("GradCAM", layer="2")(network, images(), CLASSES), ours, atol=1e-5 * ours.max())
+    with pytest.raises(
+        ValueError, match=r"keep batch and units in different axes, \[\(0, 1\), \(3, 3\)\]; torchcam's RefineCAM combines layers that agree"
+    ):
+        torchcam("RefineCAM", layer=["0", "2"])(network, images(), CLASSES)
+
+
 def test_tokens_are_explained_where_they_are_given_their_places() -> None:
     def on_grid(tokens: Tensor) -> Tensor:
         return tokens.transpose(1, 2).unflatten(2, (4, 3))

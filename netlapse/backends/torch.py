@@ -2,7 +2,8 @@
 
 What must hold here: nothing a training can notice changes (modes per module, buffers, random states, `.grad`, hooks);
 activations are reduced while the forward runs, so memory does not grow with the number of inputs; a module called
-twice, an in-place operation after the observed layer and a compiled module give the right numbers or an error.
+twice, an in-place operation after the observed layer, a batch that is not the first axis inside and a compiled module
+give the right numbers or an error.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from itertools import chain, count
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from netlapse.types import Array, Float32, Int64, Layer, Responses, Spatial
 
 Role = Literal["activation", "block", "output", "weights", "other"]
 Seen = Callable[[str, Tensor], Tensor | None]
+Hook = Callable[[nn.Module, tuple[object, ...], object], object]
 
 # Modules that fix where the unit axis of their output is; all others keep the order of what they are given. A layer norm
 # over (c, h, w), or a subclass that permutes, keeps channels first: it is channels-last only where nothing is known.
@@ -35,7 +37,8 @@ _NOT_ACTIVATIONS = (nn.Softmax, nn.LogSoftmax, nn.Softmax2d, nn.Softmin)
 class TorchNetwork:
     """A torch module as a network of named layers; satisfies `netlapse.types.Network`.
 
-    module          any eager torch module; DDP and `torch.compile` wrappers are looked through
+    module          any eager torch module that takes the batch first, wherever it puts it inside; DDP and `torch.compile`
+                    wrappers are looked through
     example         (n, ...) inputs; with them `layers` is known at once, and exactly
     output          which output is the logits where the module returns several: a key of the dict or an index of the tuple
     channels_first  whether the module wants (n, c, ...); None: yes for images, and for (n, length, c) where its first
@@ -55,7 +58,7 @@ class TorchNetwork:
         self._channels_first = channels_first
         self._described: tuple[Layer, ...] | None = None
         self._refused: dict[str, str] = {}
-        self._unit_axis: dict[str, int] = {}
+        self._axes: dict[str, tuple[int, int]] = {}  # layer -> its batch axis, and its unit axis once the batch is first
         self._depth = 0
         if example is not None:
             self.describe(example)
@@ -66,7 +69,9 @@ class TorchNetwork:
     def layers(self) -> tuple[str, ...]:
         """Every observable layer, in execution order.
 
-        Before any input was shown, read from a symbolic trace; raises RuntimeError where `forward` cannot be traced.
+        Exact once inputs were shown (`describe`, `example`, any question). Before that, what a symbolic trace tells: every
+        call of a module without children, observable or not, and no container, although one that ends in something of its
+        own (a residual sum) is a layer. Raises RuntimeError where `forward` cannot be traced.
         """
         if self._described is not None:
             return tuple(layer.name for layer in self._described)
@@ -78,39 +83,52 @@ class TorchNetwork:
         return self._refused
 
     def describe(self, inputs: Array) -> tuple[Layer, ...]:
-        """Every observable layer with its kind, shape and role; `inputs` (n, ...) are run through once, the first time."""
+        """Every observable layer with its kind, shape and role; the first time, `inputs` (n, ...) are run through twice."""
         if self._described is None:
-            with self.undisturbed():
-                self._described = self._discover(inputs)
+            self._described = self._discover(inputs)
         return self._described
 
     def _discover(self, inputs: Array) -> tuple[Layer, ...]:
-        # A batch of a size that no axis of the inputs has: a layer that puts the sequence first cannot pass for one with the batch first.
-        n = next(size for size in count(2) if size not in inputs.shape[1:])
-        inputs = inputs[np.arange(n) % len(inputs)]
-        self._refused, self._unit_axis = {}, {}
+        self._refused, self._axes = {}, {}
         names = {module: name for name, module in _named_modules(self.module) if name}
+        scripted = {module: name for module, name in names.items() if isinstance(module, torch.jit.ScriptModule)}
+        self._refused |= dict.fromkeys(scripted.values(), "a scripted module (torch.jit) takes no hooks; use the eager module it was made from")
+        # Two batches of different sizes tell the batch axis from every other, whichever size those happen to have.
+        few, many = (self.to_tensor(inputs[np.arange(n) % len(inputs)]) for n in (2, 3))
+        shapes: dict[str, tuple[int, ...]] = {}
         calls: dict[str, int] = {}
-        axes: dict[tuple[int, int], tuple[Tensor, int]] = {}  # address and number of axes -> the tensor, kept alive, and its unit axis
+
+        def measure(module: nn.Module, args: tuple[object, ...], output: object) -> None:
+            tensor = _first_tensor(output)
+            shapes[_call_name(names[module], calls)] = () if tensor is None else tuple(tensor.shape)
+
+        axes: dict[tuple[int, int], tuple[Tensor, int, int]] = {}  # address and number of axes -> the tensor, kept alive, and as `_axes`
         found: list[tuple[Layer, Tensor, int]] = []  # the layer, its activation, and that tensor's version: in-place operations raise it
         last_axis = {3: 2, 4: 1, 5: 1}
         sequences = [m for m in self.module.modules() if isinstance(m, (nn.ModuleList, nn.Sequential))]
         items = {child for sequence in sequences for child in sequence if not isinstance(child, nn.Sequential)}
         ends: set[str] = set()  # layers that are the last thing a block of a sequence of blocks does
 
-        def hook(module: nn.Module, args: tuple[object, ...], output: object) -> None:
+        def describe(module: nn.Module, args: tuple[object, ...], output: object) -> None:
             nonlocal ends
             name = _call_name(names[module], calls)
             tensor = _first_tensor(output)
             if tensor is None or not tensor.is_floating_point():
                 self._refused[name] = f"its output is {_outline(output)}, which holds no floating-point tensor"
                 return
-            if tensor.ndim not in (2, 3, 4, 5) or tensor.shape[0] != n:
-                self._refused[name] = f"its output has shape {tuple(tensor.shape)} for a batch of {n}; expected the batch first and 2 to 5 axes"
+            if name not in shapes:
+                self._refused[name] = "it ran for one batch of inputs and not for another; its forward takes another path"
+                return
+            batch = _batch_axis(shapes[name], tuple(tensor.shape))
+            if batch is None or tensor.ndim not in (2, 3, 4, 5):
+                self._refused[name] = (
+                    f"its output has shape {shapes[name]} for a batch of 2 and {tuple(tensor.shape)} for one of 3; "
+                    "expected 2 to 5 axes, of which one, the batch, has these sizes and the others do not change"
+                )
                 return
             given = next((a for a in args if isinstance(a, Tensor)), None)
-            known = _axis_of(tensor, axes)
-            passed_on = _axis_of(given, axes) if given is not None and given.ndim == tensor.ndim else None
+            known = _axis_of(tensor, batch, axes)
+            passed_on = _axis_of(given, batch, axes) if given is not None and given.ndim == tensor.ndim else None
             if tensor.ndim == 2:
                 axis = 1
             elif known is not None:
@@ -121,12 +139,12 @@ class TorchNetwork:
                 axis = 1
             elif passed_on is not None:
                 axis = passed_on
-            elif isinstance(module, _CHANNELS_LAST_IF_UNKNOWN):
+            elif isinstance(module, _CHANNELS_LAST_IF_UNKNOWN) or batch != 0:  # what precedes the batch is a sequence, of vectors
                 axis = tensor.ndim - 1
             else:
                 axis = last_axis[tensor.ndim]
             last_axis[tensor.ndim] = axis
-            axes[tensor.data_ptr(), tensor.ndim] = tensor, axis
+            axes[tensor.data_ptr(), tensor.ndim] = tensor, batch, axis
             same = [layer.name for layer, t, version in reversed(found) if t is tensor and version == tensor._version]
             if any(True for _ in module.children()):
                 inner = next((inner for inner in same if inner.startswith(names[module] + ".")), None)
@@ -134,24 +152,20 @@ class TorchNetwork:
                     ends |= {inner} if module in items else set()
                     self._refused[name] = f"its output is that of layer {inner!r}; observe that one"
                     return
-            shape = (*(tensor.shape[i] for i in _positions(tensor, axis)), tensor.shape[axis])
-            self._unit_axis[name] = axis
+            self._axes[name] = batch, axis
+            shape = tuple(tensor.movedim(batch, 0).movedim(axis, -1).shape[1:])
             role = "other" if tensor is given and same else _role(module, given, tensor)  # what changes nothing is no nonlinearity
             found.append((Layer(name, type(module).__name__, shape, role), tensor, tensor._version))
 
-        tensor = self.to_tensor(inputs)
-        if tensor.ndim in (3, 4, 5):
-            last_axis[tensor.ndim] = 1 if self._is_channels_first(tensor.ndim) else tensor.ndim - 1
-            axes[tensor.data_ptr(), tensor.ndim] = tensor, last_axis[tensor.ndim]
-        scripted = {module: name for module, name in names.items() if isinstance(module, torch.jit.ScriptModule)}
-        self._refused |= dict.fromkeys(scripted.values(), "a scripted module (torch.jit) takes no hooks; use the eager module it was made from")
-        handles = [module.register_forward_hook(hook) for module in names if module not in scripted]
-        try:
-            with torch.no_grad():
-                result = self._logits(self._call(tensor))
-        finally:
-            for handle in handles:
-                handle.remove()
+        if many.ndim in (3, 4, 5):
+            last_axis[many.ndim] = 1 if self._is_channels_first(many.ndim) else many.ndim - 1
+            axes[many.data_ptr(), many.ndim] = many, 0, last_axis[many.ndim]
+        observable = [module for module in names if module not in scripted]
+        with self.undisturbed(), torch.no_grad():
+            self._hooked(few, dict.fromkeys(observable, measure))
+        calls.clear()
+        with self.undisturbed(), torch.no_grad():  # anew, as what the first one wrote into a buffer may be of its size
+            result = self._logits(self._hooked(many, dict.fromkeys(observable, describe)))
         is_output = {layer.name for layer, t, version in found if t is result and version == result._version}
         for name in {"input", "output"} & {layer.name for layer, _, _ in found} - (is_output - {"input"}):
             self._refused[name] = f"the name {name!r} stands for the network's own {name}; rename the submodule"
@@ -179,7 +193,7 @@ class TorchNetwork:
         found: dict[str, Float32] = {}
 
         def keep(name: str, tensor: Tensor) -> None:
-            found[name] = _numpy(tensor.movedim(self._unit_axis[name], -1), copy=True)
+            found[name] = _numpy(tensor.movedim(self._axes[name][1], -1))
 
         self._observe(inputs, layers, keep)
         return {name: found[name] for name in layers}
@@ -191,8 +205,8 @@ class TorchNetwork:
         highs: dict[str, Float32] = {}
 
         def reduce(name: str, tensor: Tensor) -> None:
-            positions = _positions(tensor, self._unit_axis[name])
-            means[name] = _numpy(tensor.mean(dim=positions, dtype=_summed(tensor)) if positions else tensor, copy=True)
+            positions = _positions(tensor, self._axes[name][1])
+            means[name] = _numpy(tensor.mean(dim=positions, dtype=_summed(tensor)) if positions else tensor)
             lows[name] = _numpy(tensor.amin(dim=positions)) if positions else means[name]
             highs[name] = _numpy(tensor.amax(dim=positions)) if positions else means[name]
 
@@ -212,7 +226,7 @@ class TorchNetwork:
             nonlocal index
             if index is None:
                 index = torch.tensor(groups, device=tensor.device)
-            axis = self._unit_axis[name]
+            axis = self._axes[name][1]
             if spatial == "mean" and (positions := _positions(tensor, axis)):
                 tensor, axis = tensor.mean(dim=positions, dtype=_summed(tensor)), 1
             channels_last = tensor.movedim(axis, -1)
@@ -338,7 +352,8 @@ class TorchNetwork:
     def _observe(self, inputs: Array, layers: Sequence[str], seen: Seen, *, tensor: Tensor | None = None) -> Tensor | None:
         """One forward in which `seen(layer, activation)` is called as each layer finishes; returns the logits if there are any.
 
-        What `seen` returns takes the activation's place downstream; `None` changes nothing.
+        The activation comes with its batch first, wherever the layer has it. What `seen` returns takes its place
+        downstream; `None` changes nothing.
         """
         names = {layer.name for layer in self.describe(inputs)}
         unknown = [name for name in layers if name not in names]
@@ -349,27 +364,23 @@ class TorchNetwork:
         modules = dict(_named_modules(self.module))
         bases = {name if name in modules else name.rpartition(".")[0] for name in wanted}
 
-        def hooked(base: str) -> Callable[[nn.Module, object, object], object]:
-            def hook(module: nn.Module, args: object, output: object) -> object:
+        def hooked(base: str) -> Hook:
+            def hook(module: nn.Module, args: tuple[object, ...], output: object) -> object:
                 name = _call_name(base, calls)
                 if name not in wanted:
                     return None
                 activation = _first_tensor(output)
                 if activation is None:
                     raise RuntimeError(f"layer {name!r} returned {_outline(output)}, which holds no tensor, but did when it was first run")
-                replacement = seen(name, activation)
-                return None if replacement is None else _replace_first(output, activation, replacement)
+                batch = self._axes[name][0]
+                replacement = seen(name, activation.movedim(batch, 0))
+                return None if replacement is None else _replace_first(output, activation, replacement.movedim(0, batch))
 
             return hook
 
         gradients = nullcontext() if tensor is not None else torch.no_grad()
         with self.undisturbed(), gradients:
-            handles = [modules[base].register_forward_hook(hooked(base)) for base in bases]
-            try:
-                result = self._call(self.to_tensor(inputs) if tensor is None else tensor)
-            finally:
-                for handle in handles:
-                    handle.remove()
+            result = self._hooked(self.to_tensor(inputs) if tensor is None else tensor, {modules[base]: hooked(base) for base in bases})
         missing = [name for name in wanted if not _was_called(name, calls, modules)]
         if missing:
             raise RuntimeError(
@@ -381,6 +392,15 @@ class TorchNetwork:
             if self._output is not None or tensor is not None:
                 raise
             return None
+
+    def _hooked(self, tensor: Tensor, hooks: Mapping[nn.Module, Hook]) -> object:
+        """What the module returns; the forward hooks are gone afterwards."""
+        handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
+        try:
+            return self._call(tensor)
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _call(self, tensor: Tensor) -> object:
         try:
@@ -408,7 +428,7 @@ class TorchNetwork:
             return 1
         if name == "input":
             return 1 if tensor.ndim > 2 and self._is_channels_first(tensor.ndim) else tensor.ndim - 1
-        return self._unit_axis[name]
+        return self._axes[name][1]
 
     def _is_channels_first(self, ndim: int) -> bool:
         if self._channels_first is not None:
@@ -534,16 +554,25 @@ def _matrix(logits: Tensor) -> Tensor:
     return logits
 
 
-def _axis_of(tensor: Tensor, axes: Mapping[tuple[int, int], tuple[Tensor, int]]) -> int | None:
-    """The unit axis of a tensor that is one of `axes` or a permuted view of one; None where it is neither."""
-    base, axis = axes.get((tensor.data_ptr(), tensor.ndim), (None, 0))
+def _batch_axis(few: tuple[int, ...], many: tuple[int, ...]) -> int | None:
+    """The axis of size 2 for two inputs and of size 3 for three; None where that is not the only one that changes."""
+    changed = [axis for axis, sizes in enumerate(zip(few, many)) if sizes[0] != sizes[1]]
+    return changed[0] if len(few) == len(many) and [(few[axis], many[axis]) for axis in changed] == [(2, 3)] else None
+
+
+def _axis_of(tensor: Tensor, batch: int, axes: Mapping[tuple[int, int], tuple[Tensor, int, int]]) -> int | None:
+    """The unit axis, once the batch is first, of a tensor that is one of `axes` or a permuted view of one; None where it is neither.
+
+    None, too, where `batch` is not its batch axis.
+    """
+    base, batch_of_base, axis = axes.get((tensor.data_ptr(), tensor.ndim), (None, 0, 0))
     if base is None:
         return None
     if base is tensor:
-        return axis
-    strides = list(zip(tensor.stride(), tensor.shape))
-    unit = (base.stride(axis), base.shape[axis])
-    return strides.index(unit) if sorted(strides) == sorted(zip(base.stride(), base.shape)) and strides.count(unit) == 1 else None
+        return axis if batch == batch_of_base else None
+    strides, known = (list(zip(rows.stride(), rows.shape)) for rows in (tensor.movedim(batch, 0), base.movedim(batch_of_base, 0)))
+    unit = known[axis]
+    return strides.index(unit) if strides[0] == known[0] and sorted(strides) == sorted(known) and strides.count(unit) == 1 else None
 
 
 def _summed(tensor: Tensor) -> torch.dtype:
@@ -555,10 +584,9 @@ def _positions(tensor: Tensor, unit_axis: int) -> tuple[int, ...]:
     return tuple(axis for axis in range(1, tensor.ndim) if axis != unit_axis)
 
 
-def _numpy(tensor: Tensor, *, copy: bool = False) -> Float32:
-    array = np.ascontiguousarray(tensor.detach().float().cpu().numpy())
-    # On the CPU numpy shares the tensor's memory, which an in-place operation further on would overwrite.
-    return array.copy() if copy and np.shares_memory(array, tensor.detach().cpu().numpy() if tensor.dtype == torch.float32 else array[:0]) else array
+def _numpy(tensor: Tensor) -> Float32:
+    # A copy, because on the CPU numpy would share memory that an in-place operation further on, or the next training step, overwrites.
+    return np.array(tensor.detach().float().cpu().numpy(), order="C")
 
 
 def _checked_groups(groups: Int64, n_groups: int, n: int) -> Int64:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,7 +21,8 @@ def probe_set(data: Data, network: TorchNetwork, *, per_class: int, seed: int) -
     (inputs, labels)     all of them; torch tensors as the network takes them, numpy arrays channels-last
     a torch Dataset      `per_class` inputs of each class of a map-style dataset of (input, label), drawn with the seed
 
-    Raises TypeError, saying what is allowed, for anything else.
+    Raises ValueError for labels that are not integers (those of a data set may be floats that are whole: 1.0), and TypeError,
+    saying what is allowed, for anything else.
     """
     if isinstance(data, ProbeSet):
         return data
@@ -43,16 +42,31 @@ def _from_dataset(data: Dataset[object], network: TorchNetwork, *, per_class: in
     # Augmentations and samplers draw from the global random states, which belong to the training.
     with restored_random_states():
         labels = _labels(data)
-        where = choose(np.arange(len(labels))[:, None].astype(np.float32), labels, per_class=per_class, seed=seed)
-        indices = where.inputs[:, 0].astype(int)
-        inputs = torch.stack([torch.as_tensor(data[int(i)][0]) for i in indices])  # type: ignore[index]
+        # Chosen are positions, not inputs: only those chosen are loaded. A probe keeps integers (n, 1) as they are.
+        where = choose(np.arange(len(data))[:, None], labels, per_class=per_class, seed=seed).inputs[:, 0]  # type: ignore[arg-type]
+        inputs = torch.stack([torch.as_tensor(data[int(i)][0]) for i in where])  # type: ignore[index]
     names = tuple(str(name) for name in getattr(data, "classes", ()))
-    return ProbeSet(network.to_array(inputs), labels[indices], names, ids=indices.astype(str))
+    return ProbeSet(network.to_array(inputs), labels[where], names, ids=where.astype(str))
 
 
 def _labels(data: Dataset[object]) -> Int64:
     known: object = data.tensors[1] if isinstance(data, TensorDataset) else getattr(data, "targets", getattr(data, "labels", None))
     if known is None:
-        assert isinstance(data, Iterable) or hasattr(data, "__getitem__")
         known = [data[i][1] for i in range(len(data))]  # type: ignore[index, arg-type]
-    return np.asarray([int(label) for label in known], np.int64)  # type: ignore[attr-defined]
+    known = known.cpu().numpy() if isinstance(known, Tensor) else known
+    if isinstance(known, np.ndarray) and known.ndim == 1 and np.issubdtype(known.dtype, np.integer):
+        return known.astype(np.int64)
+    return np.asarray([_class_index(label, position) for position, label in enumerate(known)], np.int64)  # type: ignore[var-annotated, arg-type]
+
+
+def _class_index(label: object, position: int) -> int:
+    """A label as an integer: 1, 1.0 and a tensor of one such number are one, 0.7, NaN, names and one-hot vectors are none."""
+    value = label.tolist() if isinstance(label, (Tensor, np.ndarray, np.generic)) else label
+    while isinstance(value, list) and len(value) == 1:
+        (value,) = value
+    if not isinstance(value, (int, float)) or value % 1 != 0:
+        raise ValueError(
+            f"the probe's data set has the label {value!r} at index {position}; expected an integer, the index of the input's class; "
+            "let the data set return (input, class index), or pass a netlapse.types.ProbeSet"
+        )
+    return int(value)

@@ -104,10 +104,10 @@ def _explain(
     one_hot(network, inputs, classes)  # for its errors
     cam = METHODS[method]
     base = _base(cam, options)
-    modules, unit_axis = _modules(network, inputs, method, layer, reshaped="reshape_transform" in options)
+    modules, (batch_axis, unit_axis) = _modules(network, inputs, method, layer, reshaped="reshape_transform" in options)
     options = dict(options)
-    if unit_axis != 1 and "reshape_transform" not in options:
-        options["reshape_transform"] = lambda values: values.movedim(unit_axis, 1)
+    if (batch_axis, unit_axis) != (0, 1) and "reshape_transform" not in options:
+        options["reshape_transform"] = lambda values: values.movedim(batch_axis, 0).movedim(unit_axis, 1)
     # One by one where torchcam draws noise, so that it is the same for every input, and where it makes a batch of every input.
     at_once = 1 if issubclass(base, (methods.SmoothGradCAMpp, methods.ScoreCAM)) else batch_size
     if "batch_size" in _parameters(base):
@@ -142,7 +142,7 @@ def _explain(
                     f"torchcam's {method} gave maps of shape {tuple(found.shape)}; expected (n, h, w): let `reshape_transform` return (n, u, h, w)"
                 )
             broken = ~torch.isfinite(logits).all(dim=1)
-            maps.append(_numpy(torch.where(broken[:, None, None], torch.nan, found), copy=True))
+            maps.append(_numpy(torch.where(broken[:, None, None], torch.nan, found)))
     raw = np.concatenate(maps)
     return resize(raw, inputs.shape[1:3]).astype(np.float32) if upsample else raw
 
@@ -184,8 +184,10 @@ def _parameters(cam: type) -> set[str]:
     return names
 
 
-def _modules(network: TorchNetwork, inputs: Array, method: str, layer: str | Sequence[str] | None, *, reshaped: bool) -> tuple[list[nn.Module], int]:
-    """The modules torchcam is to hook, and which axis of their outputs is the units'."""
+def _modules(
+    network: TorchNetwork, inputs: Array, method: str, layer: str | Sequence[str] | None, *, reshaped: bool
+) -> tuple[list[nn.Module], tuple[int, int]]:
+    """The modules torchcam is to hook, and which axis of their outputs is the batch's and, once that is first, which the units'."""
     modules = dict(_named_modules(network.module))
     names = [layer] if layer is None or isinstance(layer, str) else layer
     if method == "LeGrad":
@@ -194,7 +196,7 @@ def _modules(network: TorchNetwork, inputs: Array, method: str, layer: str | Seq
             raise ValueError(
                 f"torchcam's LeGrad explains blocks with a `self_attention` (torch.nn.MultiheadAttention) and not {unfit}; this network has {blocks}"
             )
-        return [modules[str(name)] for name in names], 1
+        return [modules[str(name)] for name in names], (0, 1)
     found = []
     for name in names:
         if not reshaped:
@@ -206,10 +208,10 @@ def _modules(network: TorchNetwork, inputs: Array, method: str, layer: str | Seq
         last = [other for other in network.layers if other == base or (other.startswith(base + ".call") and other not in modules)][-1]
         if name != last:
             raise ValueError(f"torchcam keeps a module's last call, {last!r}, and cannot explain {name!r}; netlapse.analysis.saliency.grad_cam can")
-        found.append((modules[base], network._unit_axis[name]))
-    axes = {axis for _, axis in found}
+        found.append((modules[base], network._axes[name]))
+    axes = {places for _, places in found}
     if len(axes) > 1:
-        raise ValueError(f"layers {names} keep their units in different axes, {sorted(axes)}; torchcam's {method} combines layers that agree")
+        raise ValueError(f"layers {names} keep batch and units in different axes, {sorted(axes)}; torchcam's {method} combines layers that agree")
     return [module for module, _ in found], axes.pop()
 
 
