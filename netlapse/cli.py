@@ -48,7 +48,9 @@ def run_training(cfg: DictConfig) -> None:
     tracker: Tracker = instantiate(cfg.tracker)
     failed = True
     try:
-        tracker.start({"title": cfg.name, "data": data.name, "params": _params(cfg)})
+        params = _params(cfg)
+        title = cfg.name or f"{params['model']} on {data.name}, {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        tracker.start({"title": title, "data": data.name, "params": params})
         tracker.document("config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         callbacks = []
         if probe is not None:
