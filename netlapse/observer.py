@@ -14,12 +14,14 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import numpy as np
 
 from netlapse import __version__
 from netlapse.probe import by_label
+from netlapse.tracking.checkpoints import Checkpoints
 from netlapse.types import Analysis, Findings, Grouping, Layer, Network, ProbeSet, Snapshot, Tracker
 
 log = logging.getLogger(__name__)
@@ -181,6 +183,11 @@ class Observer:
         if not isinstance(found, Findings):
             raise TypeError(f"analysis {name!r} returned a {type(found).__name__}; expected netlapse.types.Findings")
         return found
+
+    def keep(self, checkpoints: Checkpoints, step: int, write: Callable[[Path], None]) -> None:
+        """Have `write` write a checkpoint of this step, and name it in the record."""
+        self.attempt("checkpoint", checkpoints.save, step, write)
+        self.attempt("tracker, naming checkpoints", self.tracker.describe, {"checkpoints": checkpoints.saved})
 
     def attempt(self, what: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """What the function returns; None where it fails, which is reported under the name `what`, or raised if strict."""

@@ -27,6 +27,7 @@ Int64 = NDArray[np.int64]
 UInt8 = NDArray[np.uint8]
 Array = NDArray[np.generic]
 Spatial = Literal["mean", "keep"]
+Role = Literal["activation", "block", "output", "weights", "other"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,7 @@ class Layer:
     name: str
     kind: str
     shape: tuple[int, ...]
-    role: Literal["activation", "block", "output", "weights", "other"]
+    role: Role
 
     @property
     def units(self) -> int:

@@ -129,6 +129,49 @@ def test_the_default_training_records_what_it_says(tmp_path: Path, monkeypatch: 
     assert not list((tmp_path / "spool").iterdir())
 
 
+@pytest.mark.parametrize("choice", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
+def test_every_network_is_there_in_keras_too(choice: str) -> None:
+    cfg = composed(["framework=keras", f"model={choice}"])
+    assert instantiate(cfg.model)((32, 32, 3), 4)(np.zeros((2, 32, 32, 3), np.float32)).shape == (2, 4)
+
+
+def test_keras_records_what_lightning_records_under_the_same_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("NETLAPSE_HOME", str(tmp_path))
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    found = {}
+    for framework in ("torch", "keras"):
+        short = ["data=digits", "model=cnn_tiny", "trainer.max_epochs=1", "trainer.progress=false", "strict=true"]
+        result = run("train.py", f"framework={framework}", *short, home=tmp_path)
+        assert result.returncode == 0, result.stderr
+        run_id = result.stdout.split("Recorded in run ")[1].split()[0]
+        recording, stored = netlapse.load(run_id), client.get_run(run_id)
+        assert len(recording.manifest["checkpoints"]) == 2  # type: ignore[arg-type]
+        found[framework] = {
+            "arrays": {name: sorted(by_step[1].arrays) for name, by_step in recording.findings.items()},
+            "shapes": {name: values.shape for name, values in recording.findings["nap"][1].arrays.items()},
+            "metrics": sorted(stored.data.metrics),
+            "params": sorted(stored.data.params),
+            "images": sorted({item.path.split("+")[0] for item in client.list_artifacts(run_id, "images")}),
+            "artifacts": sorted(item.path for item in client.list_artifacts(run_id)),
+            "layers": recording.manifest["layers"],
+        }
+    assert found["torch"] == found["keras"]
+
+
+def test_checkpoints_of_keras_are_saved_at_each_scheduled_step(tmp_path: Path) -> None:
+    import keras
+
+    result = run("create_checkpoints.py", "framework=keras", "data=digits", "model=mlp_tiny", "trainer.max_epochs=1", "trainer.progress=false",
+                 "schedule=log_spaced", f"folder={tmp_path / 'weights'}", home=tmp_path)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    names = sorted(path.name for path in (tmp_path / "weights").iterdir())
+    assert names == [f"step_{step:08d}.keras" for step in (0, 1, 2, 4, 8, 16)]
+    first, second = (keras.models.load_model(tmp_path / "weights" / name).get_weights()[0] for name in names[:2])
+    assert not np.array_equal(first, second)
+
+
 def test_callback_none_trains_without_observing_and_checkpoint_none_keeps_no_weights(tmp_path: Path) -> None:
     short = ["data=digits", "model=mlp_tiny", "trainer.max_epochs=1", "trainer.progress=false"]
     result = run("train.py", *short, "callback=none", home=tmp_path)
@@ -180,7 +223,7 @@ def test_a_users_own_network_and_config_folder_from_outside_the_repository(tmp_p
         (["layers=[conv9]"], r"no layer named, matching or of type 'conv9'; this network has the layers"),
         (["model=mlp_tiny", "layout.metric=cosin"], r"unknown metric 'cosin'; allowed are \['euclidean', 'cosine', 'correlation'\]"),
         (["data=image_folder", "data.root=nowhere"], r"nowhere"),
-        (["framework=caffe"], r"Could not find 'framework/caffe'(.|\n)*torch"),
+        (["framework=caffe"], r"Could not find 'framework/caffe'(.|\n)*keras(.|\n)*torch"),
     ],
 )
 def test_wrong_values_are_named_with_what_is_allowed(overrides: list[str], message: str, tmp_path: Path) -> None:

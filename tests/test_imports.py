@@ -64,6 +64,31 @@ def test_a_lightning_training_never_imports_tensorflow_nor_torchvision() -> None
     assert not loaded & {"tensorflow", "keras", "torchvision"}
 
 
+KERAS_TRAINING = """
+import keras, numpy as np
+from netlapse.backends.keras import KerasNetwork
+from netlapse.backends.keras_data import probe_set
+x, y = np.random.rand(8, 6, 6, 1).astype("float32"), np.arange(8) % 2
+layers = [keras.layers.Conv2D(2, 3, activation="relu", name="conv"), keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(2)]
+model = keras.Sequential([keras.Input((6, 6, 1)), *layers])
+model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+network = KerasNetwork(model)
+probe = probe_set((x, y), network, per_class=2, seed=0)
+def observe(epoch, logs):
+    network.group_sums(probe.inputs, probe.labels, 2, ["conv"])
+    network.vjp(probe.inputs, "output", np.ones(2), ["input"])
+model.fit(x, y, epochs=1, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=observe)])
+"""
+
+
+@pytest.mark.parametrize(("backend", "other"), [("tensorflow", "torch"), ("torch", "tensorflow")])
+def test_a_keras_training_imports_the_framework_it_runs_on_and_no_other(backend: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    loaded = _loaded_after(KERAS_TRAINING)
+    assert backend in loaded
+    assert not loaded & {other, "pytorch_lightning", "torchvision"}
+
+
 def test_a_module_is_one_and_the_same_by_whatever_way_it_is_imported() -> None:
     from netlapse.analysis import nap as by_package
 

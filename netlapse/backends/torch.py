@@ -14,15 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import chain
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from netlapse.types import Array, Float32, Int64, Layer, Responses, Spatial
+from netlapse.backends import checked_groups
+from netlapse.types import Array, Float32, Int64, Layer, Responses, Role, Spatial
 
-Role = Literal["activation", "block", "output", "weights", "other"]
 Seen = Callable[[str, Tensor], Tensor | None]
 Hook = Callable[[nn.Module, tuple[object, ...], object], object]
 
@@ -218,7 +217,7 @@ class TorchNetwork:
 
         Summed by `index_add` inside torch: activations never leave it, and the cost does not grow with the number of groups.
         """
-        groups = _checked_groups(groups, n_groups, len(inputs))
+        groups = checked_groups(groups, n_groups, len(inputs))
         sums: dict[str, Tensor] = {}
         index: Tensor | None = None
 
@@ -587,13 +586,6 @@ def _positions(tensor: Tensor, unit_axis: int) -> tuple[int, ...]:
 def _numpy(tensor: Tensor) -> Float32:
     # A copy, because on the CPU numpy would share memory that an in-place operation further on, or the next training step, overwrites.
     return np.array(tensor.detach().float().cpu().numpy(), order="C")
-
-
-def _checked_groups(groups: Int64, n_groups: int, n: int) -> Int64:
-    groups = np.ascontiguousarray(groups, dtype=np.int64)
-    if groups.shape != (n,) or (n and (groups.min() < 0 or groups.max() >= n_groups)):
-        raise ValueError(f"groups have shape {groups.shape} and values {np.unique(groups)[:8].tolist()}; expected ({n},) in 0 to {n_groups - 1}")
-    return groups
 
 
 def _random_states() -> tuple[object, ...]:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from netlapse.models.checks import check_cnn, check_mlp, check_resnet18, check_transformer
+
 
 class MLP(nn.Sequential):
     """Dense layers: (n, ...) -> logits (n, k)."""
@@ -33,10 +35,7 @@ def mlp(input_shape: Sequence[int], n_classes: int, *, hidden: Sequence[int] = (
 
     Raises ValueError for a shape, size or rate that cannot be.
     """
-    if len(input_shape) not in (1, 3):
-        raise ValueError(f"mlp: input_shape is {tuple(input_shape)}; expected (h, w, c) for images or (f,) for vectors")
-    _check("mlp", input_shape=input_shape, n_classes=(n_classes,), hidden=hidden)
-    _check_rate("mlp", dropout)
+    check_mlp(input_shape, n_classes, hidden, dropout)
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     features = torch.Size(input_shape).numel()
     for index, width in enumerate(hidden, 1):
@@ -53,14 +52,8 @@ def cnn(input_shape: Sequence[int], n_classes: int, *, channels: Sequence[int] =
 
     Raises ValueError for a shape, size or rate that cannot be, and for images too small to be halved once per block.
     """
-    height, width, features = _image_shape("cnn", input_shape)
-    _check("cnn", input_shape=input_shape, n_classes=(n_classes,), channels=channels, hidden=(hidden,))
-    _check_rate("cnn", dropout)
-    if min(height, width) < 2 ** len(channels):
-        raise ValueError(
-            f"cnn: images of {height} x {width} cannot be halved {len(channels)} times, once per entry of channels; "
-            f"expected at least {2 ** len(channels)} pixels on a side, or fewer channels"
-        )
+    check_cnn(input_shape, n_classes, channels, hidden, dropout)
+    height, width, features = input_shape
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, units in enumerate(channels, 1):
         layers[f"conv{index}"] = nn.Conv2d(features, units, 3, padding=1, bias=False)  # the norm after it has a bias
@@ -83,10 +76,8 @@ def resnet18(input_shape: Sequence[int], n_classes: int, *, width: int = 64) -> 
 
     Raises ValueError for a shape or size that cannot be, and for images smaller than 8 x 8.
     """
-    height, breadth, features = _image_shape("resnet18", input_shape)
-    _check("resnet18", input_shape=input_shape, n_classes=(n_classes,), width=(width,))
-    if min(height, breadth) < 8:
-        raise ValueError(f"resnet18: images are {height} x {breadth}; expected at least 8 x 8, because three stages halve them")
+    check_resnet18(input_shape, n_classes, width)
+    features = input_shape[-1]
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(features, width, 3, padding=1, bias=False), norm1=nn.BatchNorm2d(width), relu1=nn.ReLU()
     )
@@ -133,15 +124,8 @@ def transformer(input_shape: Sequence[int], n_classes: int, *, width: int = 64, 
 
     Raises ValueError for a shape or size that cannot be, and where heads or patch do not divide evenly.
     """
-    height, breadth, features = _image_shape("transformer", input_shape)
-    _check("transformer", input_shape=input_shape, n_classes=(n_classes,), width=(width,), depth=(depth,), heads=(heads,), patch=(patch,))
-    if height % patch or breadth % patch:
-        raise ValueError(
-            f"transformer: images of {height} x {breadth} do not divide into patches of {patch} x {patch}; choose a patch that divides both sides"
-        )
-    if width % heads:
-        raise ValueError(f"transformer: width {width} does not divide among {heads} heads; choose a multiple of {heads}")
-    layers: OrderedDict[str, nn.Module] = OrderedDict(embed=PatchEmbedding((height, breadth, features), width, patch))
+    check_transformer(input_shape, n_classes, width, depth, heads, patch)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(embed=PatchEmbedding(input_shape, width, patch))
     for index in range(1, depth + 1):
         layers[f"block{index}"] = TransformerBlock(width, heads)
     layers |= {"norm": nn.LayerNorm(width), "pool": TokenMean(), "output": nn.Linear(width, n_classes)}
@@ -151,7 +135,7 @@ def transformer(input_shape: Sequence[int], n_classes: int, *, width: int = 64, 
 class PatchEmbedding(nn.Module):
     """A linear map of each patch plus a learnt vector for its place: (n, c, h, w) -> (n, t, d), in reading order."""
 
-    def __init__(self, input_shape: tuple[int, int, int], width: int, patch: int) -> None:
+    def __init__(self, input_shape: Sequence[int], width: int, patch: int) -> None:
         super().__init__()
         height, breadth, features = input_shape
         self.project = nn.Conv2d(features, width, patch, stride=patch)
@@ -208,21 +192,3 @@ class TokenMean(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return tokens.mean(dim=1)
-
-
-def _image_shape(factory: str, input_shape: Sequence[int]) -> tuple[int, int, int]:
-    if len(input_shape) != 3:
-        raise ValueError(f"{factory}: input_shape is {tuple(input_shape)}; expected (h, w, c), an image's; for vectors (f,) use mlp")
-    return input_shape[0], input_shape[1], input_shape[2]
-
-
-def _check(factory: str, **sizes: Sequence[int]) -> None:
-    """Raises ValueError, naming the argument, unless every size is a positive integer."""
-    for name, values in sizes.items():
-        if isinstance(values, str | int) or not values or not all(isinstance(value, int) and value > 0 for value in values):
-            raise ValueError(f"{factory}: {name} holds {values if isinstance(values, str | int) else list(values)}; expected positive integers")
-
-
-def _check_rate(factory: str, dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise ValueError(f"{factory}: dropout is {dropout}; expected 0 <= dropout < 1")

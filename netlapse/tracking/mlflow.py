@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Param
 
@@ -202,6 +203,12 @@ def _ui() -> str:
     if not script.is_file():  # installed, not a clone
         return f"{sys.executable} -m netlapse.tracking.ui"
     return "./run ui" if Path.cwd() == script.parent else f"{script} ui"
+
+
+def active_run() -> tuple[str, str] | None:
+    """(tracking uri, run id) of the run that the user's program has open in MLflow's fluent API; None where it has none."""
+    run = mlflow.active_run()
+    return None if run is None else (mlflow.get_tracking_uri(), str(run.info.run_id))
 
 
 def upload(folder: str | Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,9 +15,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from netlapse.data.dataset import Dataset
+from netlapse.training import Metrics, check_choices, surviving
 from netlapse.types import Array, Int64
-
-log = logging.getLogger(__name__)
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
@@ -29,10 +28,6 @@ class Classifier(pl.LightningModule):
         self, network: nn.Module, *, optimizer: str = "adam", learning_rate: float = 1e-3, weight_decay: float = 0.0, momentum: float = 0.0
     ) -> None:
         super().__init__()
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"trainer.optimizer is {optimizer!r}; allowed are {sorted(OPTIMIZERS)}")
-        if not learning_rate > 0:
-            raise ValueError(f"trainer.learning_rate is {learning_rate}; expected a number above 0")
         self.network = network
         self.optimizer, self.learning_rate, self.weight_decay, self.momentum = optimizer, learning_rate, weight_decay, momentum
 
@@ -64,9 +59,9 @@ class Classifier(pl.LightningModule):
 class _Told(Logger):
     """A Lightning logger that hands metrics on, and survives whoever takes them."""
 
-    def __init__(self, metrics: Callable[[Mapping[str, float], int], None]) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         super().__init__()
-        self._metrics, self._failed = metrics, False
+        self._metrics = surviving(metrics)
 
     @property
     def name(self) -> None:
@@ -80,12 +75,7 @@ class _Told(Logger):
         pass  # the config is a document of the record
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        try:
-            self._metrics({name: float(value) for name, value in metrics.items()}, step or 0)
-        except Exception as error:  # law: nothing we do can end a training
-            if not self._failed:
-                log.warning("netlapse: the training's metrics were not recorded: %s: %s", type(error).__name__, error)
-            self._failed = True
+        self._metrics({name: float(value) for name, value in metrics.items()}, step or 0)
 
 
 def seed_everything(seed: int) -> None:
@@ -105,7 +95,7 @@ def fit(
     weight_decay: float = 0.0,
     momentum: float = 0.0,
     seed: int = 0,
-    metrics: Callable[[Mapping[str, float], int], None] | None = None,
+    metrics: Metrics | None = None,
     progress: bool = True,
     options: Mapping[str, object] | None = None,
 ) -> pl.Trainer:
@@ -116,9 +106,7 @@ def fit(
 
     Raises ValueError for a number of epochs or a batch size below 1, an unknown optimizer, a learning rate not above 0.
     """
-    for name, value in (("max_epochs", max_epochs), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"trainer.{name} is {value!r}; expected an integer of at least 1")
+    check_choices(max_epochs, batch_size, optimizer, learning_rate, OPTIMIZERS)
     seed_everything(seed)
     module = Classifier(network, optimizer=optimizer, learning_rate=learning_rate, weight_decay=weight_decay, momentum=momentum)
     train = DataLoader(_tensors(data.train_inputs, data.train_labels), batch_size, shuffle=True, generator=torch.Generator().manual_seed(seed))

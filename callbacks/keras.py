@@ -1,0 +1,194 @@
+"""Observing and saving a Keras training: thin adapters, all of whose work is done elsewhere."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+
+from netlapse.analysis import default_analyses
+from netlapse.backends.keras import KerasNetwork
+from netlapse.backends.keras_data import probe_set
+from netlapse.observer import Observer
+from netlapse.probe import by_label
+from netlapse.schedule import Clock, Schedule, Unit, every_epoch
+from netlapse.tracking.checkpoints import Checkpoints
+from netlapse.types import Analysis, Findings, Grouping, Tracker
+
+log = logging.getLogger(__name__)
+
+
+class _Scheduled(keras.callbacks.Callback):  # type: ignore[misc]
+    """Calls `due(step, logs)` where the training begins and whenever the schedule says so, once per step."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+        # Keras calls back from another thread, while the next batch is trained on, unless somebody minds.
+        self.async_safe = schedule.unit == "epoch"
+        self._clock: Clock | None = None
+
+    def begin(self, epoch: int) -> None:
+        """The training is about to begin, with this epoch."""
+
+    def due(self, step: int, metrics: Mapping[str, float]) -> None:
+        raise NotImplementedError
+
+    def _step(self, unit: Unit, step: int, logs: Mapping[str, float] | None) -> None:
+        if self._clock is not None and self._clock.strikes(unit, step):
+            self.due(step, renamed(logs or {}))
+
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        self._clock = None
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        if self._clock is None:  # the first: before it Keras does not say which one it begins with
+            self._clock = Clock(self.schedule)
+            self.begin(epoch)
+            self._step("epoch", epoch, None)
+            self._step("step", steps_taken(self.model), None)
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        if self.schedule.unit == "step":
+            self._step("step", steps_taken(self.model), logs)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._step("epoch", epoch + 1, logs)
+
+
+class CheckpointCallback(_Scheduled):
+    """Saves the model, as Keras saves it, at each scheduled step, also at step 0.
+
+    folder  where `step_00000012.keras` and the like go; `keras.models.load_model` reads them
+
+    Raises PermissionError before training where the folder cannot be written; a disk that fills up later is reported
+    and training goes on.
+    """
+
+    def __init__(self, folder: str | Path, schedule: Schedule | None = None) -> None:
+        super().__init__(schedule or every_epoch())
+        self.checkpoints = Checkpoints(folder, ".keras")
+
+    def due(self, step: int, metrics: Mapping[str, float]) -> None:
+        try:
+            self.checkpoints.save(step, self.model.save)
+        except Exception as error:  # law: nothing we do can end a training
+            log.warning("netlapse: no checkpoint of step %d: %s: %s", step, type(error).__name__, error)
+
+
+class ObserverCallback(_Scheduled):
+    """Observes the model at each scheduled step; training is bit for bit what it is without.
+
+    probe        a ProbeSet; (inputs, labels) as channels-last numpy or as tensors the way the model takes them; or a
+                 tf.data.Dataset or PyDataset, of which `per_class` inputs of each class are drawn with `seed`
+    analyses     name -> analysis; None: `netlapse.analysis.default_analyses`
+    layers       "auto", or names, globs or types
+    tracker      None: MLflow's active run if there is one, else a run of its own in the local store
+    module       the nested model or layer to observe, by its name; None: the model
+    output       which output is the logits, where the model returns several
+    channels_first  whether the model takes (n, c, ...); None: see `netlapse.backends.keras.KerasNetwork`
+    checkpoints  a folder for a `.keras` file of every observed step; None: none are kept
+    strict       raise what fails in an analysis or the tracker, instead of reporting it and training on
+
+    A training that goes on (`initial_epoch`) into the record it began goes on with that record: what was found at the
+    step it goes on from stays.
+
+    Before the first batch, so that nothing is lost: ValueError for a probe, layers or options that do not fit the model
+    and for a record that is another training's, ConnectionError for a server that does not answer, PermissionError for a
+    store that cannot be written.
+    """
+
+    def __init__(
+        self,
+        probe: object,
+        analyses: Mapping[str, Analysis] | Sequence[Analysis] | None = None,
+        *,
+        layers: str | Sequence[str] = "auto",
+        grouping: Grouping = by_label,
+        schedule: Schedule | None = None,
+        tracker: Tracker | None = None,
+        module: str | None = None,
+        output: str | int | None = None,
+        checkpoints: str | Path | None = None,
+        per_class: int = 20,
+        seed: int = 0,
+        batch_size: int = 256,
+        channels_first: bool | None = None,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(schedule or every_epoch())
+        self.probe, self.analyses, self.layers, self.grouping = probe, analyses, layers, grouping
+        self.tracker, self.module, self.output, self.channels_first = tracker, module, output, channels_first
+        self.checkpoints = Checkpoints(checkpoints, ".keras") if checkpoints is not None else None
+        self.per_class, self.seed, self.batch_size, self.strict = per_class, seed, batch_size, strict
+        self.observer: Observer | None = None
+        self.network: KerasNetwork | None = None
+        self._resumed = False
+
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        super().on_train_begin(logs)
+        self._abandoned()  # a training that ended in an error told nobody
+
+    def begin(self, epoch: int) -> None:
+        model = self.model if self.module is None else self.model.get_layer(self.module)
+        self.network = KerasNetwork(model, output=self.output, channels_first=self.channels_first)
+        with self.network.undisturbed():
+            probe = probe_set(self.probe, self.network, per_class=self.per_class, seed=self.seed)
+            tracker = self.tracker if self.tracker is not None else _own_tracker()
+            analyses = default_analyses(probe) if self.analyses is None else self.analyses
+            observer = Observer(probe, analyses, tracker, layers=self.layers, grouping=self.grouping, strict=self.strict, batch_size=self.batch_size)
+            about = {"model": type(model).__name__, "step_unit": self.schedule.unit, "framework": "keras", "command": " ".join(sys.argv)}
+            self._resumed = epoch > 0 or (self.schedule.unit == "step" and steps_taken(self.model) > 0)
+            observer.start(self.network, about, resume=self._resumed)
+        self.observer = observer
+        atexit.register(self._abandoned)
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        self._resumed = False  # only the step it goes on from is the earlier training's
+
+    def due(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self.observer is None or self.network is None:
+            return
+        with self.network.undisturbed():
+            if self.checkpoints is not None:
+                self.observer.keep(self.checkpoints, step, self.model.save)
+            extra = {"training": Findings(scalars={f"training/{name}": value for name, value in metrics.items()})} if metrics else None
+            self.observer.observe(self.network, step, extra=extra, missing_only=self._resumed)
+
+    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
+        self._finish(failed=False)
+
+    def _abandoned(self) -> None:
+        self._finish(failed=True)
+
+    def _finish(self, *, failed: bool) -> None:
+        if self.observer is None or self.network is None:
+            return
+        atexit.unregister(self._abandoned)
+        observer, self.observer = self.observer, None
+        with self.network.undisturbed():
+            observer.finish(failed=failed)
+        if self.tracker is None:  # nobody chose where it goes, so it is said
+            print(f"netlapse: recorded in {observer.tracker.place}")
+
+
+def renamed(logs: Mapping[str, float]) -> dict[str, float]:
+    """Keras's metrics under the names that both frameworks share: `loss` is the training's, `train_loss`."""
+    return {name if name.startswith("val_") else f"train_{name}": float(value) for name, value in logs.items()}
+
+
+def steps_taken(model: keras.Model) -> int:
+    """The number of optimiser steps."""
+    return int(model.optimizer.iterations)
+
+
+def _own_tracker() -> Tracker:
+    from netlapse.tracking.mlflow import MlflowTracker, active_run
+
+    run = active_run()
+    return MlflowTracker(run[1], uri=run[0]) if run is not None else MlflowTracker()

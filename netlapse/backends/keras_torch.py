@@ -1,0 +1,68 @@
+"""What `KerasNetwork` asks of torch where that is Keras's backend: everything runs eagerly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from netlapse.backends.torch import TorchNetwork
+from netlapse.types import Array
+
+Seen = Callable[[str, Tensor], Tensor | None]
+Forward = Callable[[Tensor, Seen], Tensor]
+
+
+class Torch:
+    """Runs functions of tensors with numpy arrays; a Keras model on this backend is a torch module, with all its states."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._network = TorchNetwork(model)
+
+    def run(self, key: object, body: Callable[..., Mapping[str, Tensor]], *arrays: Array) -> dict[str, Array]:
+        """What `body(*tensors)` returns, as numpy."""
+        device = self._network._device()
+        with torch.inference_mode(False), torch.no_grad():
+            found = body(*(torch.from_numpy(np.array(array, order="C")).to(device) for array in arrays))
+        return {name: (value.float() if value.dtype == torch.bfloat16 else value).detach().cpu().numpy() for name, value in found.items()}
+
+    def hidden(self, tensor: Tensor) -> str | None:
+        """Why a tensor met in a forward cannot be observed; None where it can."""
+        return None
+
+    def mean(self, tensor: Tensor, positions: tuple[int, ...]) -> Tensor:
+        """Over the positions."""
+        return tensor.mean(dim=positions)
+
+    def extremes(self, tensor: Tensor, positions: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The lowest and the highest over the positions."""
+        return tensor.amin(dim=positions), tensor.amax(dim=positions)
+
+    def segment_sum(self, rows: Tensor, groups: Tensor, n_groups: Tensor) -> Tensor:
+        """(g, ...) sums of the rows (n, ...) of each group; index_add_ is many times slower across the order in memory."""
+        return rows.new_zeros((int(n_groups), *rows.shape[1:])).index_add_(0, groups, rows.contiguous())
+
+    def gradients(self, forward: Forward, target: str, wrt: Sequence[str], tensor: Tensor, cotangent: Tensor) -> dict[str, Tensor | None]:
+        """{name: gradient of sum(cotangent * target)}, None where it does not depend on one."""
+        seen: dict[str, Tensor] = {}
+
+        def keep(name: str, activation: Tensor) -> Tensor:
+            seen[name] = activation if activation.requires_grad else activation.detach().requires_grad_()
+            return seen[name].clone()  # so that an in-place operation further on overwrites the clone and not what we differentiate by
+
+        with torch.enable_grad():
+            if "input" in wrt:
+                seen["input"] = tensor.requires_grad_()
+            seen["output"] = forward(tensor.clone(), keep)
+            score = (cotangent.to(seen[target].dtype) * seen[target]).sum()
+            sources = [seen[name] for name in wrt]
+            # autograd.grad, because backward() would add to the .grad the optimiser is accumulating.
+            found = torch.autograd.grad(score, sources, allow_unused=True) if score.requires_grad else [None] * len(sources)
+        return dict(zip(wrt, found))
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Modes per module, buffers and random states are afterwards what they were before."""
+        return self._network.undisturbed()
