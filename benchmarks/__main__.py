@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 # name -> threads: one where CPU time of the process is measured, the user's own where it is wall time.
-BENCHMARKS = {"nap": "1", "layout": "1", "render": "1", "training": None}
+BENCHMARKS = {"nap": "1", "keras": "1", "layout": "1", "render": "1", "training": None}
 RESULT = ROOT / "docs" / "benchmarks.md"
 
 
@@ -43,7 +43,7 @@ def _header() -> str:
 
     return (
         "# Benchmarks\n\n"
-        "Made by `./run bench`: interleaved in one process, medians, each beside its floor or its peer. `nap`, `layout` and\n"
+        "Made by `./run bench`: interleaved in one process, medians, each beside its floor or its peer. `nap`, `keras`, `layout` and\n"
         "`render` are CPU time of one thread, `training` is wall time with all of them. On a shared machine a ratio within a\n"
         "few percent of 1 is not distinguishable from it.\n\n"
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores. "

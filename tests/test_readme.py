@@ -75,6 +75,7 @@ def test_test_is_what_ci_runs() -> None:
 
 
 def test_the_lines_for_ones_own_script_and_the_additions_run(own_place: Path) -> None:
+    import keras
     from mlflow import MlflowClient
     from pytorch_lightning import Trainer
 
@@ -97,7 +98,14 @@ def test_the_lines_for_ones_own_script_and_the_additions_run(own_place: Path) ->
     assert names["recording"].steps == (0, 1, 2)
     assert names["profile"].values.shape == (3, 10, 4)
     assert names["drift"].steps.tolist() == [1, 2]
-    exec(PYTHON[2], names)
+    keras_model = keras.Sequential([keras.Input(data.input_shape), keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Flatten(),
+                                    keras.layers.Dense(10)])  # fmt: skip
+    keras_model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    exec(PYTHON[2], names | {"keras_model": keras_model, "keras_x": data.test_inputs[:60], "keras_y": data.test_labels[:60]})
+    recording = netlapse.load(client.search_runs(["1"])[0].info.run_id)
+    assert recording.steps == (0, 1, 2)
+    assert recording.manifest["framework"] == "keras"
+    exec(PYTHON[3], names)
     quiet(max_epochs=1, callbacks=[names["observer"]]).fit(model, loader)
     scalars = netlapse.load(client.search_runs(["1"])[0].info.run_id).scalars
     assert scalars["sparsity/network.relu1"].steps.tolist() == [0, 1]
