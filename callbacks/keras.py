@@ -131,7 +131,7 @@ class ObserverCallback(_Scheduled):
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         super().on_train_begin(logs)
-        self._abandoned()  # a training that ended in an error told nobody
+        self.abandon()  # of a training that ended in an error nobody was told
 
     def begin(self, epoch: int) -> None:
         model = self.model if self.module is None else self.model.get_layer(self.module)
@@ -140,12 +140,17 @@ class ObserverCallback(_Scheduled):
             probe = probe_set(self.probe, self.network, per_class=self.per_class, seed=self.seed)
             tracker = self.tracker if self.tracker is not None else _own_tracker()
             analyses = default_analyses(probe) if self.analyses is None else self.analyses
-            observer = Observer(probe, analyses, tracker, layers=self.layers, grouping=self.grouping, strict=self.strict, batch_size=self.batch_size)
+            self.observer = Observer(
+                probe, analyses, tracker, layers=self.layers, grouping=self.grouping, strict=self.strict, batch_size=self.batch_size
+            )
+            atexit.register(self.abandon)
             about = {"model": type(model).__name__, "step_unit": self.schedule.unit, "framework": "keras", "command": " ".join(sys.argv)}
             self._resumed = epoch > 0 or (self.schedule.unit == "step" and steps_taken(self.model) > 0)
-            observer.start(self.network, about, resume=self._resumed)
-        self.observer = observer
-        atexit.register(self._abandoned)
+            try:
+                self.observer.start(self.network, about, resume=self._resumed)
+            except Exception:
+                self.abandon()
+                raise
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
@@ -163,13 +168,17 @@ class ObserverCallback(_Scheduled):
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         self._finish(failed=False)
 
-    def _abandoned(self) -> None:
+    def abandon(self) -> None:
+        """Close the record of a training that ended in an error, of which Keras tells no callback.
+
+        Called before the next training and at the end of the process by itself; `netlapse.training.keras.fit` calls it at once.
+        """
         self._finish(failed=True)
 
     def _finish(self, *, failed: bool) -> None:
         if self.observer is None or self.network is None:
             return
-        atexit.unregister(self._abandoned)
+        atexit.unregister(self.abandon)
         observer, self.observer = self.observer, None
         with self.network.undisturbed():
             observer.finish(failed=failed)

@@ -225,10 +225,37 @@ def test_a_training_that_ends_in_an_error_keeps_what_was_found() -> None:
     observer = ObserverCallback(probe(), tracker=tracker)
     with pytest.raises(RuntimeError, match="power cut"):
         train([observer, Interrupted()])
-    observer._abandoned()  # what the end of the interpreter calls
+    observer.abandon()  # what the end of the interpreter calls
     assert tracker.recording().steps == (0, 1)
     assert tracker.manifest["failed"] is True
     assert "timelapse.html" in tracker.documents
+
+
+def test_a_shipped_training_that_ends_in_an_error_ends_its_run_and_one_that_cannot_begin_too(own_place: Path) -> None:
+    from mlflow import MlflowClient
+
+    from netlapse.data import digits
+    from netlapse.models.keras import mlp
+    from netlapse.tracking.mlflow import MlflowTracker
+    from netlapse.training.keras import fit
+
+    class Interrupted(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    images, tracker = digits(), MlflowTracker()
+    observer = ObserverCallback((images.test_inputs[:20], images.test_labels[:20]), tracker=tracker)
+    with pytest.raises(KeyboardInterrupt):
+        fit(mlp(images.input_shape, 10, hidden=(8,)), images, callbacks=[observer, Interrupted()], metrics=tracker.metrics, progress=False)
+    client = MlflowClient(tracker.uri)
+    assert client.get_run(tracker.run_id).info.status == "FAILED"
+    assert {"timelapse.html", "findings"} <= {item.path for item in client.list_artifacts(tracker.run_id)}
+    assert not tracker.spool.folder.exists()
+    assert {"train_loss", "val_accuracy"} <= set(client.get_run(tracker.run_id).data.metrics)
+    with pytest.raises(ValueError, match="no layer named"):
+        train([ObserverCallback(probe(), layers=["conv9"])])
+    assert {run.info.status for run in client.search_runs([tracker.run.experiment_id])} == {"FAILED"}
 
 
 def test_checkpoints_are_keras_files_of_the_model_at_their_step(tmp_path: Path) -> None:

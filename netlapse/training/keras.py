@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells at every 
 
 import keras
 
-from netlapse.callbacks.keras import renamed, steps_taken
+from netlapse.callbacks.keras import ObserverCallback, renamed, steps_taken
 from netlapse.data.dataset import Dataset
 from netlapse.training import Metrics, check_choices, surviving
 
@@ -69,13 +69,19 @@ def fit(
         metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
     )
     told = [_Told(metrics)] if metrics is not None else []
-    return network.fit(
-        data.train_inputs,
-        data.train_labels,
-        batch_size=batch_size,
-        epochs=max_epochs,
-        validation_data=(data.test_inputs, data.test_labels),
-        callbacks=[*told, *callbacks],
-        verbose="auto" if progress else 0,
-        **(options or {}),
-    )
+    try:
+        return network.fit(
+            data.train_inputs,
+            data.train_labels,
+            batch_size=batch_size,
+            epochs=max_epochs,
+            validation_data=(data.test_inputs, data.test_labels),
+            callbacks=[*told, *callbacks],
+            verbose="auto" if progress else 0,
+            **(options or {}),
+        )
+    except BaseException:
+        for callback in callbacks:
+            if isinstance(callback, ObserverCallback):
+                callback.abandon()
+        raise
