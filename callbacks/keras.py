@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import atexit
 import logging
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 
-from netlapse.analysis import default_analyses
 from netlapse.backends.keras import KerasNetwork
 from netlapse.backends.keras_data import probe_set
-from netlapse.observer import Observer
-from netlapse.probe import by_label
+from netlapse.callbacks.observing import Observing
 from netlapse.schedule import Clock, Schedule, Unit, every_epoch
 from netlapse.tracking.checkpoints import Checkpoints
-from netlapse.types import Analysis, Findings, Grouping, Tracker
+from netlapse.types import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +77,7 @@ class CheckpointCallback(_Scheduled):
             log.warning("netlapse: no checkpoint of step %d: %s: %s", step, type(error).__name__, error)
 
 
-class ObserverCallback(_Scheduled):
+class ObserverCallback(Observing, _Scheduled):
     """Observes the model at each scheduled step; training is bit for bit what it is without.
 
     probe        a ProbeSet; (inputs, labels) as channels-last numpy or as tensors the way the model takes them; or a
@@ -102,32 +99,8 @@ class ObserverCallback(_Scheduled):
     store that cannot be written.
     """
 
-    def __init__(
-        self,
-        probe: object,
-        analyses: Mapping[str, Analysis] | Sequence[Analysis] | None = None,
-        *,
-        layers: str | Sequence[str] = "auto",
-        grouping: Grouping = by_label,
-        schedule: Schedule | None = None,
-        tracker: Tracker | None = None,
-        module: str | None = None,
-        output: str | int | None = None,
-        checkpoints: str | Path | None = None,
-        per_class: int = 20,
-        seed: int = 0,
-        batch_size: int = 256,
-        channels_first: bool | None = None,
-        strict: bool = False,
-    ) -> None:
-        super().__init__(schedule or every_epoch())
-        self.probe, self.analyses, self.layers, self.grouping = probe, analyses, layers, grouping
-        self.tracker, self.module, self.output, self.channels_first = tracker, module, output, channels_first
-        self.checkpoints = Checkpoints(checkpoints, ".keras") if checkpoints is not None else None
-        self.per_class, self.seed, self.batch_size, self.strict = per_class, seed, batch_size, strict
-        self.observer: Observer | None = None
-        self.network: KerasNetwork | None = None
-        self._resumed = False
+    framework, suffix = "keras", ".keras"
+    network: KerasNetwork | None = None
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         super().on_train_begin(logs)
@@ -136,25 +109,19 @@ class ObserverCallback(_Scheduled):
     def begin(self, epoch: int) -> None:
         model = self.model if self.module is None else self.model.get_layer(self.module)
         self.network = KerasNetwork(model, output=self.output, channels_first=self.channels_first)
-        with self.network.undisturbed():
-            probe = probe_set(self.probe, self.network, per_class=self.per_class, seed=self.seed)
-            tracker = self.tracker if self.tracker is not None else _own_tracker()
-            analyses = default_analyses(probe) if self.analyses is None else self.analyses
-            self.observer = Observer(
-                probe, analyses, tracker, layers=self.layers, grouping=self.grouping, strict=self.strict, batch_size=self.batch_size
-            )
-            atexit.register(self.abandon)
-            about = {"model": type(model).__name__, "step_unit": self.schedule.unit, "framework": "keras", "command": " ".join(sys.argv)}
-            self._resumed = epoch > 0 or (self.schedule.unit == "step" and steps_taken(self.model) > 0)
-            try:
-                self.observer.start(self.network, about, resume=self._resumed)
-            except Exception:
-                self.abandon()
-                raise
+        atexit.register(self.abandon)
+        goes_on = epoch > 0 or (self.schedule.unit == "step" and steps_taken(self.model) > 0)
+        try:
+            with self.network.undisturbed():
+                probe = probe_set(self.probe, self.network, per_class=self.per_class, seed=self.seed)
+                self.open(self.network, type(model).__name__, probe, _own_tracker, goes_on=goes_on)
+        except Exception:
+            self.abandon()
+            raise
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        self._resumed = False  # only the step it goes on from is the earlier training's
+        self.begun()
 
     def due(self, step: int, metrics: Mapping[str, float]) -> None:
         if self.observer is None or self.network is None:
@@ -162,8 +129,7 @@ class ObserverCallback(_Scheduled):
         with self.network.undisturbed():
             if self.checkpoints is not None:
                 self.observer.keep(self.checkpoints, step, self.model.save)
-            extra = {"training": Findings(scalars={f"training/{name}": value for name, value in metrics.items()})} if metrics else None
-            self.observer.observe(self.network, step, extra=extra, missing_only=self._resumed)
+            self.observe(self.network, step, metrics)
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         self._finish(failed=False)
@@ -176,14 +142,10 @@ class ObserverCallback(_Scheduled):
         self._finish(failed=True)
 
     def _finish(self, *, failed: bool) -> None:
-        if self.observer is None or self.network is None:
-            return
         atexit.unregister(self.abandon)
-        observer, self.observer = self.observer, None
-        with self.network.undisturbed():
-            observer.finish(failed=failed)
-        if self.tracker is None:  # nobody chose where it goes, so it is said
-            print(f"netlapse: recorded in {observer.tracker.place}")
+        if self.network is not None:
+            with self.network.undisturbed():
+                self.close(failed=failed)
 
 
 def renamed(logs: Mapping[str, float]) -> dict[str, float]:

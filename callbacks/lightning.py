@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import MLFlowLogger
 
-from netlapse.analysis import default_analyses
 from netlapse.backends.torch import TorchNetwork, restored_random_states
-from netlapse.backends.torch_data import Data, probe_set
-from netlapse.observer import Observer
-from netlapse.probe import by_label
+from netlapse.backends.torch_data import probe_set
+from netlapse.callbacks.observing import Observing
 from netlapse.schedule import Clock, Schedule, Unit, every_epoch
 from netlapse.tracking.checkpoints import Checkpoints
-from netlapse.types import Analysis, Findings, Grouping, Tracker
+from netlapse.types import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +67,7 @@ class CheckpointCallback(_Scheduled):
             log.warning("netlapse: no checkpoint of step %d: %s: %s", step, type(error).__name__, error)
 
 
-class ObserverCallback(_Scheduled):
+class ObserverCallback(Observing, _Scheduled):
     """Observes the network at each scheduled step; training is bit for bit what it is without.
 
     probe        a ProbeSet; (inputs, labels) as torch tensors the way the network takes them or as channels-last numpy;
@@ -92,61 +89,29 @@ class ObserverCallback(_Scheduled):
     store that cannot be written. Under DDP the first process observes; the others go on to the next batch and wait there.
     """
 
-    def __init__(
-        self,
-        probe: Data,
-        analyses: Mapping[str, Analysis] | Sequence[Analysis] | None = None,
-        *,
-        layers: str | Sequence[str] = "auto",
-        grouping: Grouping = by_label,
-        schedule: Schedule | None = None,
-        tracker: Tracker | None = None,
-        module: str | None = None,
-        output: str | int | None = None,
-        checkpoints: str | Path | None = None,
-        per_class: int = 20,
-        seed: int = 0,
-        batch_size: int = 256,
-        channels_first: bool | None = None,
-        strict: bool = False,
-    ) -> None:
-        super().__init__(schedule or every_epoch())
-        self.probe, self.analyses, self.layers, self.grouping = probe, analyses, layers, grouping
-        self.tracker, self.module, self.output, self.channels_first = tracker, module, output, channels_first
-        self.checkpoints = Checkpoints(checkpoints, ".ckpt") if checkpoints is not None else None
-        self.per_class, self.seed, self.batch_size, self.strict = per_class, seed, batch_size, strict
-        self.observer: Observer | None = None
-        self.network: TorchNetwork | None = None
-        self._resumed = False
+    framework, suffix = "torch", ".ckpt"
+    network: TorchNetwork | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         with restored_random_states():
             self.network = TorchNetwork(_submodule(pl_module, self.module), output=self.output, channels_first=self.channels_first)
-            probe = probe_set(self.probe, self.network, per_class=self.per_class, seed=self.seed)
-            tracker = self.tracker if self.tracker is not None else self._own_tracker(trainer)
-            analyses = default_analyses(probe) if self.analyses is None else self.analyses
-            self.observer = Observer(
-                probe, analyses, tracker, layers=self.layers, grouping=self.grouping, strict=self.strict, batch_size=self.batch_size
-            )
-            model = type(self.network.module).__name__
-            about = {"model": model, "step_unit": self.schedule.unit, "framework": "torch", "command": " ".join(sys.argv)}
-            self._resumed = trainer.ckpt_path is not None or trainer.global_step > 0
-            self.observer.start(self.network, about, resume=self._resumed)
+            probe = probe_set(self.probe, self.network, per_class=self.per_class, seed=self.seed)  # type: ignore[arg-type]  # it raises for others
+            model, goes_on = type(self.network.module).__name__, trainer.ckpt_path is not None or trainer.global_step > 0
+            self.open(self.network, model, probe, partial(self._own_tracker, trainer), goes_on=goes_on)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._resumed = False  # only the step of the checkpoint itself is the earlier training's
+        self.begun()
 
     def due(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         with restored_random_states():
             self._save(trainer, step)  # on every process: Lightning's saving waits for all of them
             if self.observer is None or self.network is None:
                 return
-            metrics = {f"training/{name}": float(value) for name, value in trainer.callback_metrics.items() if torch.as_tensor(value).numel() == 1}
-            extra = {"training": Findings(scalars=metrics)} if metrics else None
-            self.observer.observe(self.network, step, extra=extra, missing_only=self._resumed)
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.as_tensor(value).numel() == 1}
+            self.observe(self.network, step, metrics)
 
     def _save(self, trainer: pl.Trainer, step: int) -> None:
         if self.checkpoints is None:
@@ -158,18 +123,12 @@ class ObserverCallback(_Scheduled):
             self.observer.attempt("tracker, naming checkpoints", self.observer.tracker.describe, {"checkpoints": self.checkpoints.saved})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._finish(failed=False)
+        with restored_random_states():
+            self.close(failed=False)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._finish(failed=True)
-
-    def _finish(self, *, failed: bool) -> None:
-        if self.observer is not None:
-            with restored_random_states():
-                self.observer.finish(failed=failed)
-            if self.tracker is None:  # nobody chose where it goes, so it is said
-                print(f"netlapse: recorded in {self.observer.tracker.place}")
-            self.observer = None
+        with restored_random_states():
+            self.close(failed=True)
 
     def _own_tracker(self, trainer: pl.Trainer) -> Tracker:
         from netlapse.tracking.mlflow import MlflowTracker
