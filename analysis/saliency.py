@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -251,7 +252,7 @@ def saliency(
     images, labels = probe.inputs[chosen], probe.labels[chosen]
     if images.ndim != 4:
         raise ValueError(f"saliency maps need images (n, h, w, c); this probe's inputs have shape {probe.inputs.shape}; leave this analysis out")
-    logits = np.concatenate([network.outputs(images[b]) for b in batches(len(images), snapshot.batch_size)])
+    logits = snapshot.once("logits", lambda: np.concatenate([network.outputs(images[b]) for b in batches(len(images), snapshot.batch_size)]))
     finite = np.isfinite(logits).all(axis=1)
     predictions = np.where(finite, logits.argmax(axis=1), -1).astype(np.int64)
     confidence = np.full(len(logits), np.nan)
@@ -267,7 +268,8 @@ def saliency(
     captions = [f"{_class(probe.class_names, k)} -> {what}" for k, what in zip(labels, said)]
     earlier: Mapping[str, Array] = previous.arrays if previous and np.array_equal(previous.arrays.get("panel", np.empty(0)), images) else {}
     for name, method in (_default(network, images) if methods is None else _named(methods)).items():
-        maps = np.asarray(method(network, images, np.maximum(classes, 0)), np.float32)
+        asked = partial(method, network, images, np.maximum(classes, 0))
+        maps = np.asarray(snapshot.once(f"maps/{name}", asked), np.float32)
         if maps.ndim != 3 or len(maps) != len(images):
             raise ValueError(f"saliency method {name!r} returned maps of shape {maps.shape}; expected ({len(images)}, h, w), one map per input")
         maps = np.where(finite[:, None, None], maps, np.float32(np.nan))  # a score that is no number depends on nothing

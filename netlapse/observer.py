@@ -179,7 +179,7 @@ class Observer:
         if name not in self._previous:
             # Guarded apart: an analysis is not to be lost because what it found before cannot be read.
             self._previous[name] = self.attempt(f"tracker, reading {name}", self.tracker.latest, name, snapshot.step)
-        found = analysis(snapshot, self._previous[name])
+        found = analysis(snapshot.within(name), self._previous[name])
         if not isinstance(found, Findings):
             raise TypeError(f"analysis {name!r} returned a {type(found).__name__}; expected netlapse.types.Findings")
         return found
@@ -260,5 +260,5 @@ def _fitting(probe: ProbeSet, network: Network) -> tuple[Layer, ...]:
 
 
 def _forward_seconds(snapshot: Snapshot) -> float:
-    statistics = snapshot.__dict__.get("statistics")
+    statistics = snapshot.answers.statistics
     return statistics.seconds if statistics is not None else 0.0

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 UInt8 = NDArray[np.uint8]
 Array = NDArray[np.generic]
+A = TypeVar("A", bound=Array)
 Spatial = Literal["mean", "keep"]
 Role = Literal["activation", "block", "output", "weights", "other"]
 
@@ -189,12 +190,26 @@ class Grouping(Protocol):
     def __call__(self, probe: ProbeSet, logits: Float32 | None, /) -> tuple[Int64, tuple[str, ...]]: ...
 
 
+@dataclass(eq=False)
+class Answers:
+    """What a network was asked at one snapshot, so that it is asked once.
+
+    statistics  of the forward pass that all analyses share; None until one asks
+    arrays      the rest, by scope and name: see `Snapshot.once`
+    """
+
+    statistics: GroupStatistics | None = None
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """A network at one step, and what to show it: all an analysis may look at.
 
     step 0 is the initialised network, step e is after e epochs (or e optimiser steps, where the schedule counts those).
     `statistics` is computed by the first analysis that asks and shared by all: one forward pass of the probe.
+
+    scope  the name of the analysis that is looking, for what is its own among the answers
     """
 
     network: Network
@@ -203,6 +218,8 @@ class Snapshot:
     layers: str | Sequence[str] = "auto"
     grouping: Grouping | None = None
     batch_size: int = 256
+    answers: Answers = field(default_factory=Answers)
+    scope: str = ""
 
     @cached_property
     def layer_names(self) -> tuple[str, ...]:
@@ -210,12 +227,33 @@ class Snapshot:
 
         return select(self.network.describe(self.probe.inputs[:2]), self.layers, refused=self.network.refused)
 
-    @cached_property
+    @property
     def statistics(self) -> GroupStatistics:
         from netlapse.probe import by_label
         from netlapse.statistics import group_statistics
 
-        return group_statistics(self.network, self.probe, self.grouping or by_label, self.layer_names, batch_size=self.batch_size)
+        if self.answers.statistics is None:
+            self.answers.statistics = group_statistics(
+                self.network, self.probe, self.grouping or by_label, self.layer_names, batch_size=self.batch_size
+            )
+        return self.answers.statistics
+
+    def once(self, name: str, compute: Callable[[], A]) -> A:
+        """What `compute` returns, computed once per analysis of an observer and name; each time where no observer is.
+
+        For what is costly to ask of the network and depends on this snapshot alone: where checkpoints are analysed in
+        parallel, it is this that is done in parallel, and what depends on the checkpoint before is added in order.
+        """
+        if not self.scope:  # the options of whoever asks are not known to be the same the next time
+            return compute()
+        key = f"{self.scope}/{name}"
+        if key not in self.answers.arrays:
+            self.answers.arrays[key] = compute()
+        return cast(A, self.answers.arrays[key])
+
+    def within(self, scope: str) -> Snapshot:
+        """The same, looked at by the analysis of this name."""
+        return replace(self, scope=scope)
 
 
 @dataclass(frozen=True, eq=False)

@@ -174,3 +174,17 @@ def test_a_snapshot_takes_the_layers_and_the_grouping_it_is_given() -> None:
     assert snapshot.statistics.counts.tolist() == [3, 1]
     with pytest.raises(ValueError, match="'alias' cannot be observed: it is another's output"):
         _ = Snapshot(Counting(), probe(), 0, layers="alias", grouping=by_label).layer_names  # type: ignore[arg-type]
+
+
+def test_what_an_analysis_asks_once_is_its_own_and_asked_once() -> None:
+    snapshot = Snapshot(Counting(), probe(), 0)  # type: ignore[arg-type]
+    asked: list[int] = []
+
+    def answer() -> np.ndarray:
+        asked.append(len(asked))
+        return np.array(asked[-1])
+
+    assert [int(snapshot.once("a", answer)) for _ in range(2)] == [0, 1]  # nobody knows that these two ask for the same
+    nap, other = snapshot.within("nap"), snapshot.within("other")
+    assert [int(look.once(name, answer)) for look in (nap, nap, other) for name in "ab"] == [2, 3, 2, 3, 4, 5]
+    assert nap.answers is snapshot.answers
