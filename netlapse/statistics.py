@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -80,6 +81,15 @@ class GroupStatistics:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Subtotal:
+    """The statistics of the batches from `index * 2**level` up to `(index + 1) * 2**level`, or to the last one."""
+
+    level: int
+    index: int
+    statistics: GroupStatistics
+
+
 def group_statistics(network: Network, probe: ProbeSet, grouping: Grouping, layers: Sequence[str], *, batch_size: int = 256) -> GroupStatistics:
     """Show the network the probe once, batch by batch.
 
@@ -87,12 +97,25 @@ def group_statistics(network: Network, probe: ProbeSet, grouping: Grouping, laye
     meets a network without (n, k) logits, or names other groups for another part of the probe.
     """
     started = time.perf_counter()
+    subtotals = share_of_statistics(network, probe, grouping, layers, batch_size=batch_size)
+    return replace(total(subtotals), seconds=time.perf_counter() - started)
+
+
+def share_of_statistics(
+    network: Network, probe: ProbeSet, grouping: Grouping, layers: Sequence[str], *, batch_size: int = 256, share: int = 0, shares: int = 1
+) -> list[Subtotal]:
+    """What one of several processes adds: as `group_statistics`, of the `share`-th of `shares` blocks of the batches.
+
+    The batches are the same however many shares there are, so a probe of fewer batches leaves some shares empty. Of b
+    batches no more than 2 log2(b) subtotals are kept. Raises what `group_statistics` does.
+    """
     fixed = None if getattr(grouping, "reads_logits", True) else _checked(grouping(probe, None), len(probe))
     names = fixed[1] if fixed else None
-    collected: GroupStatistics | None = None
+    subtotals: list[Subtotal] = []
+    n_batches = -(-len(probe) // batch_size)
     with network.undisturbed():
-        for start in range(0, len(probe), batch_size):
-            stop = min(start + batch_size, len(probe))
+        for index in range(n_batches * share // shares, n_batches * (share + 1) // shares):
+            start, stop = index * batch_size, min((index + 1) * batch_size, len(probe))
             responses = network.responses(probe.inputs[start:stop], layers)
             if fixed is not None:
                 groups, names = fixed[0][start:stop], fixed[1]
@@ -113,10 +136,28 @@ def group_statistics(network: Network, probe: ProbeSet, grouping: Grouping, laye
             low = {layer: responses.low[layer].min(axis=0) for layer in layers}
             high = {layer: responses.high[layer].max(axis=0) for layer in layers}
             batch = GroupStatistics(names, counts, sums, squares, low, high, groups, responses.outputs)
-            collected = batch if collected is None else collected.merge(batch)
-    assert collected is not None  # a probe holds at least one input
-    object.__setattr__(collected, "seconds", time.perf_counter() - started)
-    return collected
+            _add(subtotals, Subtotal(0, index, batch))
+    return subtotals
+
+
+def total(subtotals: Iterable[Subtotal]) -> GroupStatistics:
+    """The statistics of all batches, from the subtotals of all shares in their order.
+
+    Bit for bit the same however the batches were dealt out: they are always added in pairs, the pairs in pairs, and so on.
+    Raises ValueError where the shares are not of the same groups and layers.
+    """
+    joined: list[Subtotal] = []
+    for subtotal in subtotals:
+        _add(joined, subtotal)
+    *earlier, last = (subtotal.statistics for subtotal in joined)
+    return reduce(lambda later, before: before.merge(later), reversed(earlier), last)
+
+
+def _add(subtotals: list[Subtotal], new: Subtotal) -> None:
+    """Append it, once it is joined with all those before it that it completes a pair with."""
+    while new.index % 2 and subtotals and (subtotals[-1].level, subtotals[-1].index) == (new.level, new.index - 1):
+        new = Subtotal(new.level + 1, new.index // 2, subtotals.pop().statistics.merge(new.statistics))
+    subtotals.append(new)
 
 
 @np.errstate(invalid="ignore")

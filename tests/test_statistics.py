@@ -13,7 +13,7 @@ from sklearn.feature_selection import f_classif
 
 from netlapse.analysis.nap import scale, separability
 from netlapse.probe import NamedGrouping, by_attribute, by_confusion, by_label, by_outcome
-from netlapse.statistics import GroupStatistics, group_statistics
+from netlapse.statistics import GroupStatistics, group_statistics, share_of_statistics, total
 from netlapse.types import Layer, ProbeSet, Responses
 
 
@@ -44,6 +44,14 @@ class Table:
         flat = {name: a.reshape(len(a), -1, a.shape[-1]) for name, a in self.values(inputs).items() if name in layers}
         reduced = ({name: reduce(a, axis=1) for name, a in flat.items()} for reduce in (np.mean, np.min, np.max))
         return Responses(*reduced, inputs[:, 11:14] if self.has_logits else None)
+
+
+class Rows(Table):
+    """A network of one layer `x`, whose responses are its inputs."""
+
+    def responses(self, inputs: np.ndarray, layers: list[str]) -> Responses:
+        values = {"x": inputs}
+        return Responses(values, values, values, None)
 
 
 def probe(n: int = 37, classes: int = 3, seed: int = 0) -> ProbeSet:
@@ -165,20 +173,67 @@ def test_a_unit_is_constant_only_if_it_is_at_every_position_of_every_input() -> 
     assert scale(found, "image") == 0
 
 
+# ---- several processes ----------------------------------------------------------------------------------------------
+
+
+def assert_equal(found: GroupStatistics, expected: GroupStatistics) -> None:
+    """Bit for bit, but for the time it took."""
+    assert found.names == expected.names
+    for field in ("counts", "groups", "logits"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+    for field in ("sums", "squares", "low", "high"):
+        of_found, of_expected = getattr(found, field), getattr(expected, field)
+        assert list(of_found) == list(of_expected)
+        for layer in of_expected:
+            np.testing.assert_array_equal(of_found[layer], of_expected[layer])
+
+
+@pytest.mark.parametrize("n", [1, 8, 37, 64])
+@pytest.mark.parametrize("grouping", [by_label, by_outcome], ids=lambda g: g.name)
+def test_shares_of_the_batches_add_up_bit_for_bit_to_the_whole_however_many_there_are(n: int, grouping: NamedGrouping) -> None:
+    shown, network = probe(n), Table()
+    whole = group_statistics(network, shown, grouping, LAYERS, batch_size=3)
+    alone = list(network.forwards)
+    for shares in range(1, 16):
+        network.forwards.clear()
+        found = [share_of_statistics(network, shown, grouping, LAYERS, batch_size=3, share=i, shares=shares) for i in range(shares)]
+        assert_equal(total(subtotal for share in found for subtotal in share), whole)
+        assert network.forwards == alone  # no batch is left out, shown twice or of another size
+
+
+def test_sums_over_batches_are_those_of_pairs_of_pairs() -> None:
+    """The order of additions, re-implemented recursively; a sum in another order differs in the last bits."""
+    rng = np.random.default_rng(0)
+    # Of very different sizes: sums of some float32 numbers of one size are exact in float64, in any order.
+    values = (rng.normal(size=(53, 4)) * 10 ** rng.uniform(-8, 8, (53, 4))).astype(np.float32).astype(np.float64)
+
+    def paired(rows: np.ndarray) -> np.ndarray:
+        if len(rows) == 1:
+            return rows[0]
+        half = 2 ** int(np.ceil(np.log2(len(rows))) - 1)
+        return paired(rows[:half]) + paired(rows[half:])
+
+    found = group_statistics(Rows(), ProbeSet(values.astype(np.float32), np.zeros(53, int)), by_label, ["x"], batch_size=1)
+    np.testing.assert_array_equal(found.sums["x"][0], paired(values))
+    assert (found.sums["x"][0] != np.add.accumulate(values)[-1]).any()
+
+
+def test_a_share_keeps_few_subtotals_however_long_the_probe() -> None:
+    for n in (100, 1000):
+        shown = ProbeSet(np.ones((n, 2), np.float32), np.arange(n) % 2)
+        for shares in (1, 3):
+            for i in range(shares):
+                assert len(share_of_statistics(Rows(), shown, by_label, ["x"], batch_size=1, share=i, shares=shares)) <= 2 * np.log2(n)
+
+
 # ---- separability ---------------------------------------------------------------------------------------------------
 
 
 def statistics(responses: np.ndarray, groups: np.ndarray, n_groups: int | None = None) -> GroupStatistics:
     """Of one layer `x` whose responses (n, u) are given."""
-
-    class Given(Table):
-        def responses(self, inputs: np.ndarray, layers: list[str]) -> Responses:
-            values = {"x": inputs}
-            return Responses(values, values, values, None)
-
     names = tuple(str(g) for g in range(n_groups or int(groups.max()) + 1))
     shown = ProbeSet(responses.astype(np.float32), groups, names)
-    return group_statistics(Given(), shown, by_label, ["x"], batch_size=13)
+    return group_statistics(Rows(), shown, by_label, ["x"], batch_size=13)
 
 
 def varied(seed: int = 0, offset: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
