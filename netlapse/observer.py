@@ -11,18 +11,18 @@ import platform
 import re
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from netlapse import __version__
 from netlapse.probe import by_label
 from netlapse.tracking.checkpoints import Checkpoints
-from netlapse.types import Analysis, Findings, Grouping, Layer, Network, ProbeSet, Snapshot, Tracker
+from netlapse.types import Analysis, Answers, Findings, Grouping, Layer, Network, ProbeSet, Snapshot, Tracker
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -81,20 +81,32 @@ class Observer:
             function, options = _unbound(analysis)
             if (check := getattr(function, "check", None)) is not None:
                 check(snapshot, **options)
+        before = self.tracker.manifest
+        named, analysed = _listed(before, "layers"), _listed(before, "analyses")
+        shown = {layer["name"] for layer in named if isinstance(layer, Mapping)} | set(names)
+        layers = [{"name": a.name, "kind": a.kind, "shape": list(a.shape), "role": a.role} for a in described if a.name in shown]
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        about = {
+            "created": now,
+            "probe": {
+                "inputs": len(self.probe),
+                "shape": list(self.probe.inputs.shape[1:]),
+                "hash": self.probe.hash,
+                "grouping": _name(self.grouping),
+            },
+            "class_names": list(self.probe.class_names),
+            "versions": versions(),
+            **(manifest or {}),
+        }
+        began = {"when": now, "analyses": list(self.analyses), "versions": about["versions"], "command": about.get("command")}
         self.tracker.start(
             {
-                "created": self.tracker.manifest.get("created") or datetime.now(UTC).isoformat(timespec="seconds"),
-                "probe": {
-                    "inputs": len(self.probe),
-                    "shape": list(self.probe.inputs.shape[1:]),
-                    "hash": self.probe.hash,
-                    "grouping": _name(self.grouping),
-                },
-                "class_names": list(self.probe.class_names),
-                "layers": [{"name": a.name, "kind": a.kind, "shape": list(a.shape), "role": a.role} for a in described if a.name in names],
-                "analyses": list(self.analyses),
-                "versions": versions(),
-                **(manifest or {}),
+                **about,
+                # What is gone on with remains what it was, and more is found of it.
+                **({key: before[key] for key in about if key in before} if resume else {}),
+                "layers": layers,
+                "analyses": [*analysed, *(name for name in self.analyses if name not in analysed)],
+                "history": [*_listed(before, "history"), began],
             }
         )
 
@@ -112,31 +124,70 @@ class Observer:
                 "show the same inputs, or take a record of its own"
             )
 
-    def observe(self, network: Network, step: int, *, extra: Mapping[str, Findings] | None = None, missing_only: bool = False) -> dict[str, Findings]:
+    def wanting(self, steps: Iterable[int], *, force: bool = False) -> dict[int, list[str]]:
+        """Which analyses are to be done at which of these steps, ascending, so that the record holds all of them.
+
+        Those it lacks; and those found already after such a one, because an analysis goes by what it found at the step
+        before. With `force` all of them.
+        """
+        steps, outdated = sorted(steps), self.tracker.manifest.get("outdated")
+        wanted: dict[int, list[str]] = {}
+        for name in self.analyses:
+            known = self.tracker.steps.get(name, set())
+            since = outdated.get(name) if isinstance(outdated, Mapping) else None
+            missing = [step for step in steps if force or step not in known or step == since]
+            for step in steps:
+                if missing and step >= min(missing):
+                    wanted.setdefault(step, []).append(name)
+        return dict(sorted(wanted.items()))
+
+    def observe(
+        self,
+        network: Network,
+        step: int,
+        *,
+        extra: Mapping[str, Findings] | None = None,
+        only: Collection[str] | None = None,
+        missing_only: bool = False,
+        answers: Answers | None = None,
+    ) -> dict[str, Findings]:
         """What each analysis finds at this step, logged; an analysis that fails is reported once and left out.
 
         extra         findings of somebody else at this step, such as the training's own metrics; logged with the others
+        only          the names of the analyses to do; None: all
         missing_only  leave alone what the record holds of this step
+        answers       what the network is known to answer at this step
         """
-        return self.attempt("observation", self._observe, network, step, extra or {}, missing_only) or {}
+        return self.attempt("observation", self._observe, network, step, extra or {}, only, missing_only, answers) or {}
 
-    def _observe(self, network: Network, step: int, extra: Mapping[str, Findings], missing_only: bool) -> dict[str, Findings]:
-        known = {name for name, steps in self.tracker.steps.items() if step in steps} if missing_only else set()
-        if missing_only and known >= {*self.analyses, *extra}:
+    def _observe(
+        self,
+        network: Network,
+        step: int,
+        extra: Mapping[str, Findings],
+        only: Collection[str] | None,
+        missing_only: bool,
+        answers: Answers | None,
+    ) -> dict[str, Findings]:
+        known = {name for name, steps in self.tracker.steps.items() if step in steps}
+        kept = (known if missing_only else set()) | (self.analyses.keys() - only if only is not None else set())
+        for name in self.analyses.keys() if only is not None else self.analyses.keys() & kept:
+            self._previous.pop(name, None)  # the step before is one of the record
+        if kept >= {*self.analyses, *extra}:
             return {}
         started = time.perf_counter()
         self._began = started if self._began is None else self._began
-        snapshot = self._snapshot(network, step)
+        snapshot = self._snapshot(network, step, answers)
         found: dict[str, Findings] = {}
         costs: dict[str, float] = {}
         for name, given in extra.items():
-            if name in known:
+            if name in kept:
                 continue
             found[name] = given
             self.attempt(f"tracker, logging {name}", self.tracker.log, name, step, given)
         with network.undisturbed():
             for name, analysis in self.analyses.items():
-                if name in known:
+                if name in kept:
                     continue
                 before, shared = time.perf_counter(), _forward_seconds(snapshot)
                 findings = self.attempt(name, self._analysed, name, analysis, snapshot)
@@ -144,15 +195,16 @@ class Observer:
                 costs[f"cost/{name}"] = time.perf_counter() - before - (_forward_seconds(snapshot) - shared)
                 if findings is not None:
                     found[name] = self._previous[name] = findings
-                    self.attempt(f"tracker, logging {name}", self.tracker.log, name, step, findings)
+                    self.attempt(f"tracker, logging {name}", self._log, name, step, findings)
         costs["cost/forward"] = _forward_seconds(snapshot)
         now = time.perf_counter()
         costs["cost/observation"] = now - started
         self._observing += now - started
         if (rest := now - self._began - self._observing) > 0:
             costs["cost/overhead"] = self._observing / rest
-        found["cost"] = Findings(scalars=costs)
-        self.attempt("tracker, logging cost", self.tracker.log, "cost", step, found["cost"])
+        if "cost" not in known:  # what it cost the first time stays: a metric of MLflow cannot be replaced
+            found["cost"] = Findings(scalars=costs)
+            self.attempt("tracker, logging cost", self.tracker.log, "cost", step, found["cost"])
         if now - max(self._began, self._paged) > PAGE_EVERY:
             self._draw_page()
         return found
@@ -212,8 +264,18 @@ class Observer:
         self._paged = time.perf_counter()
         self._observing += self._paged - started
 
-    def _snapshot(self, network: Network, step: int) -> Snapshot:
-        return Snapshot(network, self.probe, step, self.layers, self.grouping, self.batch_size)
+    def _log(self, name: str, step: int, findings: Findings) -> None:
+        """Log, and remember which later findings were found after others than these."""
+        later = min((known for known in self.tracker.steps.get(name, ()) if known > step), default=None)
+        outdated = self.tracker.manifest.get("outdated")
+        since = outdated.get(name) if isinstance(outdated, Mapping) else None
+        if later is not None or since is not None:
+            first = min((known for known in (later, since) if known is not None and known != step), default=None)
+            self.tracker.describe({"outdated": {name: first}})
+        self.tracker.log(name, step, findings)
+
+    def _snapshot(self, network: Network, step: int, answers: Answers | None = None) -> Snapshot:
+        return Snapshot(network, self.probe, step, self.layers, self.grouping, self.batch_size, answers or Answers())
 
 
 def versions() -> dict[str, str]:
@@ -257,6 +319,11 @@ def _fitting(probe: ProbeSet, network: Network) -> tuple[Layer, ...]:
         raise ValueError(
             f"the network cannot be observed on the probe's inputs of shape (n, {', '.join(map(str, probe.inputs.shape[1:]))}): {error}"
         ) from error
+
+
+def _listed(manifest: Mapping[str, object], key: str) -> list[Any]:
+    value = manifest.get(key)
+    return value if isinstance(value, list) else []
 
 
 def _forward_seconds(snapshot: Snapshot) -> float:

@@ -67,6 +67,11 @@ def test_a_record_is_one_trainings_with_one_probe() -> None:
     assert tracker.manifest["created"] == created
 
 
+def following(snapshot: Snapshot, previous: Findings | None) -> Findings:
+    """The steps that led here."""
+    return Findings({"path": np.array([*(previous.arrays["path"].tolist() if previous else []), snapshot.step])})
+
+
 def test_only_what_is_missing_at_a_step_is_looked_for() -> None:
     tracker = MemoryTracker()
     alone = Observer(probe(), [counting], tracker)
@@ -75,9 +80,58 @@ def test_only_what_is_missing_at_a_step_is_looked_for() -> None:
     both = Observer(probe(), {"counting": counting, "other": counting}, tracker)
     both.start(network(), resume=True)
     found = both.observe(network(), 2, missing_only=True, extra={"training": Findings()})
-    assert set(found) == {"other", "training", "cost"}
+    assert set(found) == {"other", "training"}
     assert both.observe(network(), 2, missing_only=True, extra={"training": Findings()}) == {}
-    assert set(both.observe(network(), 2)) == {"counting", "other", "cost"}
+    cost = tracker.findings["cost"][2]
+    assert set(both.observe(network(), 2)) == {"counting", "other"}
+    assert tracker.findings["cost"][2] is cost
+    assert set(both.observe(network(), 3)) == {"counting", "other", "cost"}
+
+
+def test_a_gap_that_is_filled_makes_what_came_after_it_be_found_anew() -> None:
+    """The record ends up as if nothing had ever been missing, wherever the work is interrupted."""
+
+    def run(tracker: MemoryTracker) -> Observer:
+        observer = Observer(probe(), [following], tracker)
+        observer.start(network(), resume=True)
+        return observer
+
+    whole, gap = MemoryTracker(), MemoryTracker()
+    for step in (0, 1, 2, 3, 4):
+        run(whole).observe(network(), step)
+    for step in (0, 2, 3, 4):
+        run(gap).observe(network(), step)
+    assert run(gap).wanting([0, 2, 3]) == {}
+    assert run(gap).wanting(range(5)) == {step: ["following"] for step in (1, 2, 3, 4)}
+    run(gap).observe(network(), 1, only=["following"])
+    assert run(gap).wanting(range(5)) == {step: ["following"] for step in (2, 3, 4)}  # what was found after step 0 and not after step 1
+    assert run(gap).wanting([0, 1, 3, 4]) == {}
+    once = run(gap)
+    for step in (2, 3):
+        once.observe(network(), step, only=["following"])
+    assert run(gap).wanting(range(5)) == {4: ["following"]}
+    once.observe(network(), 4, only=["following"])
+    assert run(gap).wanting(range(5)) == {}
+    assert run(gap).wanting(range(5), force=True) == {step: ["following"] for step in range(5)}
+    for step in range(5):
+        assert (
+            gap.findings["following"][step].arrays["path"].tolist()
+            == whole.findings["following"][step].arrays["path"].tolist()
+            == list(range(step + 1))
+        )
+
+
+def test_what_is_gone_on_with_remains_what_it_was_and_says_when_more_was_found() -> None:
+    tracker = MemoryTracker()
+    Observer(probe(), {"first": counting}, tracker, layers="0").start(network(), {"command": "a", "model": "Net"})
+    before = dict(tracker.manifest)
+    Observer(probe(), {"second": counting}, tracker, layers="1").start(network(), {"command": "b", "model": "Other"}, resume=True)
+    assert [layer["name"] for layer in before["layers"]] == ["0"]  # type: ignore[attr-defined]
+    assert [layer["name"] for layer in tracker.manifest["layers"]] == ["0", "1"]  # type: ignore[attr-defined]
+    assert tracker.manifest["analyses"] == ["first", "second"]
+    changed = {key for key in before if tracker.manifest[key] != before[key]}
+    assert changed == {"layers", "analyses", "history"}
+    assert [(entry["analyses"], entry["command"]) for entry in tracker.manifest["history"]] == [(["first"], "a"), (["second"], "b")]  # type: ignore[attr-defined]
 
 
 def test_findings_that_cannot_be_read_back_cost_no_analysis(caplog: pytest.LogCaptureFixture) -> None:
