@@ -4,8 +4,9 @@ A training process draws a page at every checkpoint, so a page may cost millisec
 palette of at most 256 colours by one multiplication, and a page is stored as the small palette PNG it really is. The same
 values, limit and texts give the same bytes.
 
-Signed maps are blue-white-red with zero exactly white, non-negative ones white-orange-brown; both are equally light to both sides
-and lose lightness evenly, and neither needs red told from green. The limit is the caller's, so that maps can share it. NaN is grey.
+Signed maps have zero exactly white between two hues, non-negative ones are white-orange-brown. The colours of signed maps are
+equally light to both sides and lose lightness evenly, so that a print in grey still shows how far a value is from zero (no such
+colours can show its sign there), and none needs red told from green. The limit is the caller's, so that maps can share it. NaN is grey.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ _PAPER, _FRAME = _INK, _INK + 4
 _GREY = (237, 237, 237)
 _BLUE = ((8, 48, 107), (33, 102, 172), (92, 155, 214), (169, 206, 238))
 _RED = ((246, 189, 173), (225, 122, 105), (184, 44, 51), (113, 0, 26))
-_BROWN = ((255, 255, 255), (253, 212, 158), (236, 132, 62), (172, 56, 30), (62, 12, 28))
+_PURPLE = ((75, 29, 104), (124, 75, 176), (156, 142, 201), (204, 197, 237))
+_ORANGE = ((255, 189, 110), (221, 128, 16), (159, 76, 1), (87, 38, 0))
+_TEAL = ((1, 60, 48), (21, 111, 103), (70, 165, 157), (139, 216, 204))
+_BROWN = ((228, 199, 130), (201, 138, 54), (145, 85, 15), (78, 44, 0))
+_EMBER = ((255, 255, 255), (253, 212, 158), (236, 132, 62), (172, 56, 30), (62, 12, 28))
+_WHITE = (255, 255, 255)
 
 MARGIN, GAP = 12, 6
 TITLE, LABEL, SMALL = 16, 13, 12  # font sizes
@@ -46,14 +52,24 @@ def _palette(stops: Sequence[tuple[int, int, int]]) -> UInt8:
     return np.rint(colours).astype(np.uint8)
 
 
-DIVERGING = _palette((*_BLUE, (255, 255, 255), *_RED))
-"""Colours (256, 3) of the indices that `diverging` returns."""
-SEQUENTIAL = _palette(_BROWN)
+BLUE_WHITE_RED = "blue_white_red"
+COLOURS = {
+    BLUE_WHITE_RED: _palette((*_BLUE, _WHITE, *_RED)),
+    "purple_white_orange": _palette((*_PURPLE, _WHITE, *_ORANGE)),
+    "teal_white_brown": _palette((*_TEAL, _WHITE, *_BROWN)),
+}
+"""Name -> colours (256, 3) of the indices that `diverging` returns; a name goes from negative to positive.
+
+Equal values of either sign are told apart with any kind of colour vision: best in purple-orange without red or green cones, in
+blue-red without blue ones. Teal-brown is for pages on which the other hues already mean something. The hues of both are those
+of PuOr and BrBG (Brewer, Hatchard and Harrower, 2003, "ColorBrewer in print"), here at the lightnesses of blue-red.
+"""
+SEQUENTIAL = _palette(_EMBER)
 """Colours (256, 3) of the indices that `sequential` returns."""
 
 
 def diverging(values: Float64, limit: float) -> UInt8:
-    """Palette indices of signed values, any shape: -limit and below is blue, zero white, limit and above red, NaN grey.
+    """Palette indices of signed values, any shape: -limit and below is the first colour, zero white, limit and above the last, NaN grey.
 
     With limit 0 (nothing differs from zero) every value but zero is at its end of the scale.
 
@@ -70,14 +86,24 @@ def sequential(values: Float64, limit: float) -> UInt8:
     return _levels(values, limit, span=LEVELS - 1, zero=0)
 
 
-def maps_row(maps: Float64, names: Sequence[str], counts: Sequence[int], limit: float, title: str, unit_label: str) -> UInt8:
+def palette(colours: str) -> UInt8:
+    """The colours (256, 3) of that name; raises ValueError, with the names there are, for any other."""
+    if colours not in COLOURS:
+        raise ValueError(f"no colours named {colours!r}; there are {list(COLOURS)}, each from negative to positive")
+    return COLOURS[colours]
+
+
+def maps_row(
+    maps: Float64, names: Sequence[str], counts: Sequence[int], limit: float, title: str, unit_label: str, colours: str = BLUE_WHITE_RED
+) -> UInt8:
     """The maps (g, r, r) of one layer side by side, each under its group's name and over its number of inputs: (h, w, 3).
 
     All maps share the colour scale from -limit to limit, whose bar carries `unit_label`. More than ten groups continue on
     further rows. A group without inputs and a map of nothing but NaN are grey tiles that say so. Maps of fewer than 64 pixels
     are enlarged by a whole factor.
 
-    Raises ValueError for maps that are not (g, r, r), other numbers of names or counts, and a limit as in `diverging`.
+    Raises ValueError for maps that are not (g, r, r), other numbers of names or counts, a limit as in `diverging`, and
+    colours as in `palette`.
     """
     maps = _checked_maps("maps", maps, len(names))
     if len(counts) != len(names):
@@ -107,10 +133,17 @@ def maps_row(maps: Float64, names: Sequence[str], counts: Sequence[int], limit: 
             _centre(page, _text("no data", SMALL), y + (tile - count_height) // 2, x, tile)
         _centre(page, _text(f"n = {count}", SMALL), y + tile + 1, x, tile)
     _colour_bar(page, top + rows * pitch + GAP, (_number(-limit), "0", _number(limit)), unit_label)
-    return _coloured(page, DIVERGING)
+    return _coloured(page, palette(colours))
 
 
-def storyboard(rows: Sequence[tuple[str, Float64 | str]], names: Sequence[str], limit: float | Sequence[float], title: str, unit_label: str) -> UInt8:
+def storyboard(
+    rows: Sequence[tuple[str, Float64 | str]],
+    names: Sequence[str],
+    limit: float | Sequence[float],
+    title: str,
+    unit_label: str,
+    colours: str = BLUE_WHITE_RED,
+) -> UInt8:
     """All layers of one step on a page, a row of maps (g, r, r) for each layer and a column for each group: (h, w, 3).
 
     rows   a layer's name with its maps, or with the reason why there are none, which is written in their place
@@ -118,8 +151,8 @@ def storyboard(rows: Sequence[tuple[str, Float64 | str]], names: Sequence[str], 
 
     All maps have the same resolution; below 64 pixels they are enlarged by a whole factor. Long names lose their middle.
 
-    Raises ValueError for no rows, maps that are not (g, r, r) or of several resolutions, another number of limits, and limits as in
-    `diverging`.
+    Raises ValueError for no rows, maps that are not (g, r, r) or of several resolutions, another number of limits, limits as in
+    `diverging`, and colours as in `palette`.
     """
     if not rows or not names:
         raise ValueError(
@@ -168,7 +201,7 @@ def storyboard(rows: Sequence[tuple[str, Float64 | str]], names: Sequence[str], 
                     _centre(page, _text("no data", SMALL), y + (tile - _line(SMALL)) // 2, x, tile)
     ends = (_number(-limits[0]), "0", _number(limits[0])) if shared else ("-limit", "0", "+limit")
     _colour_bar(page, top + len(rows) * (tile + GAP) + GAP, ends, unit_label)
-    return _coloured(page, DIVERGING)
+    return _coloured(page, palette(colours))
 
 
 def saliency_strip(

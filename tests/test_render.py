@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from netlapse import render
-from netlapse.render import DIVERGING, MISSING, SEQUENTIAL, diverging, maps_row, png, saliency_strip, sequential, storyboard
+from netlapse.render import BLUE_WHITE_RED, COLOURS, MISSING, SEQUENTIAL, diverging, maps_row, palette, png, saliency_strip, sequential, storyboard
 
 WHITE, GREY = (255, 255, 255), (237, 237, 237)
+DIVERGING = COLOURS[BLUE_WHITE_RED]
 
 
 def decoded(data: bytes) -> np.ndarray:
@@ -29,11 +30,33 @@ def find(image: np.ndarray, tile: np.ndarray) -> list[tuple[int, int]]:
     return [place for place in zip(y.tolist(), x.tolist()) if np.array_equal(image[place[0] :, place[1] :][:h, :w], tile)]
 
 
+def linear(colours: np.ndarray) -> np.ndarray:
+    """The light of sRGB colours, 0 to 1."""
+    c = colours / 255
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
 def lightness(colours: np.ndarray) -> np.ndarray:
     """CIE 1976 L*."""
-    c = colours / 255
-    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-    return 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
+    return 116 * np.cbrt(linear(colours) @ [0.2126, 0.7152, 0.0722]) - 16
+
+
+# What colours (linear sRGB) look like without cones of one kind: Machado, Oliveira and Fernandes, 2009, table 1, severity 1.
+LACKING = {
+    "red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "blue": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def signs_apart(colours: np.ndarray, cones: str) -> np.ndarray:
+    """(81,) how far apart, in CIE 1976 units, a value and its opposite are without these cones, from a fifth of the limit up."""
+    seen = np.clip(linear(colours[:201].astype(float)) @ np.transpose(LACKING[cones]), 0, 1)
+    to_xyz = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+    relative = seen @ to_xyz.T / to_xyz.sum(axis=1)
+    f = np.where(relative > 216 / 24389, np.cbrt(relative), (24389 / 27 * relative + 16) / 116)
+    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+    return np.linalg.norm(lab - lab[::-1], axis=1)[120:]
 
 
 def ramp(groups: int, resolution: int = 64) -> np.ndarray:
@@ -59,12 +82,51 @@ def test_levels_are_the_nearest_in_steps_of_a_hundredth_of_the_limit():
     assert diverging(3 * values, 3).tolist() == expected
 
 
-def test_equal_values_of_either_sign_are_equally_dark_and_darkness_grows_with_value():
-    dark = 100 - lightness(DIVERGING[:201].astype(float))
+@pytest.mark.parametrize("colours", COLOURS)
+def test_equal_values_of_either_sign_are_equally_dark_and_darkness_grows_with_value(colours):
+    dark = 100 - lightness(palette(colours)[:201].astype(float))
     np.testing.assert_allclose(dark, dark[::-1], atol=2)
     assert (np.diff(dark[100:]) > 0).all()
     assert (np.diff(dark[:101]) < 0).all()
     assert (np.diff(lightness(SEQUENTIAL[:201].astype(float))) < 0).all()
+
+
+@pytest.mark.parametrize("colours", COLOURS)
+def test_zero_is_white_in_any_colours_and_all_else_is_shared(colours):
+    table = palette(colours)
+    assert table.shape == (256, 3)
+    assert (table[:201] == 255).all(axis=1).nonzero()[0].tolist() == [100]
+    np.testing.assert_array_equal(table[201:], DIVERGING[201:])
+
+
+@pytest.mark.parametrize("cones", LACKING)
+@pytest.mark.parametrize("colours", COLOURS)
+def test_the_sign_is_seen_without_cones_of_any_kind(colours, cones):
+    assert signs_apart(palette(colours), cones).min() > 20
+
+
+def test_the_sign_would_not_be_seen_in_green_and_red():
+    green = render._palette([(0, 68, 27), (27, 120, 55), (90, 174, 97), (166, 219, 160), WHITE, *render._RED])
+    assert signs_apart(green, "green").min() < 5
+    assert signs_apart(green, "blue").min() > 20
+
+
+@pytest.mark.parametrize("colours", COLOURS)
+def test_colours_change_nothing_but_the_maps_and_the_bar(colours):
+    maps = ramp(2)
+    for draw in (
+        lambda *chosen: maps_row(maps, ["a", "b"], [1, 0], 1.0, "title", "unit", *chosen),
+        lambda *chosen: storyboard([("x", maps), ("y", "reason")], ["a", "b"], 1.0, "title", "unit", *chosen),
+    ):
+        expected = (default := draw()).copy()
+        for level in {*range(201)} - {100}:  # white is also paper
+            expected[(default == DIVERGING[level]).all(axis=2)] = palette(colours)[level]
+        np.testing.assert_array_equal(draw(colours), expected)
+
+
+def test_unknown_colours_are_refused_with_those_there_are():
+    with pytest.raises(ValueError, match=r"no colours named 'jet'; there are \['blue_white_red', 'purple_white_orange', 'teal_white_brown'\]"):
+        storyboard([("x", ramp(1))], ["a"], 1.0, "t", "u", "jet")
 
 
 def test_blue_is_negative_and_red_positive():
