@@ -15,7 +15,7 @@ from netlapse.analysis.nap import scale, separability
 from netlapse.analysis.quality import motion
 from netlapse.analysis.topomap import Layout, interpolate, topomap
 from netlapse.backends.torch import TorchNetwork
-from netlapse.render import maps_row
+from netlapse.render import maps_row, palette
 from netlapse.types import Findings, Float64, ProbeSet, Snapshot
 
 
@@ -209,3 +209,19 @@ def test_a_picture_of_one_step_says_which_step_and_layout_it_is_of() -> None:
     found = topomap(snapshot(WEIGHTS, 7), None)
     assert int(found.arrays["layout_step/1"]) == 7
     assert not np.array_equal(found.images["storyboard"], topomap(snapshot(WEIGHTS, 8), None).images["storyboard"])
+
+
+def test_colours_are_the_readers_choice_and_change_no_number() -> None:
+    default, other = topomap(snapshot(WEIGHTS), None), topomap(snapshot(WEIGHTS), None, colours="purple_white_orange")
+    np.testing.assert_array_equal(other.arrays["positions/1"], default.arrays["positions/1"])
+    for key, picture in default.images.items():
+        for level in {*range(201)} - {100}:  # white is also paper
+            assert not ((picture == palette("purple_white_orange")[level]).all(axis=2)).any()
+            np.testing.assert_array_equal(
+                (picture == palette("blue_white_red")[level]).all(axis=2), (other.images[key] == palette("purple_white_orange")[level]).all(axis=2)
+            )
+
+
+def test_colours_that_are_not_there_are_refused_before_training() -> None:
+    with pytest.raises(ValueError, match=r"no colours named 'jet'; there are \['blue_white_red'"):
+        topomap.check(snapshot(WEIGHTS), colours="jet")  # type: ignore[attr-defined]
