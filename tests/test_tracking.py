@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -395,74 +395,6 @@ def _wait(condition: Callable[[], bool]) -> None:
 
 def _no_space(path: Path, data: bytes) -> None:
     raise OSError(28, "No space left on device")
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
-    """(uri, start, kill) of a real MLflow server on this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def start() -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}", "--workers", "1"]
-        command += ["--artifacts-destination", str(tmp_path / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # no job queue beside it
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment)
-        processes.append(process)
-        for _ in range(1800):
-            with socket.socket() as trial:
-                if trial.connect_ex(("127.0.0.1", port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise AssertionError("the MLflow server did not start")
-
-    def kill() -> None:
-        os.killpg(processes[-1].pid, 9)
-        processes[-1].wait()
-
-    start()
-    yield f"http://127.0.0.1:{port}", start, kill
-    for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, 9)
-            process.wait()
-
-
-def test_when_the_server_dies_everything_is_kept_and_uploaded_later_once(
-    server: tuple[str, Callable[[], None], Callable[[], None]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name, value in {"MAX_RETRIES": "0", "TIMEOUT": "5"}.items():
-        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", value)
-    monkeypatch.setattr(uploads, "RETRY_SECONDS", 0.1)
-    uri, start, kill = server
-    tracker = MlflowTracker(uri=uri)
-    tracker.start({})
-    tracker.log("nap", 0, findings(0))
-    client = MlflowClient(uri)
-    _wait(lambda: "manifest.json" in {item.path for item in client.list_artifacts(tracker.run_id)})
-    kill()
-    with caplog.at_level(logging.WARNING):
-        for step in (1, 2, 3):
-            started = time.monotonic()
-            tracker.log("nap", step, findings(step))
-            assert time.monotonic() - started < 1  # the training is not held up
-        _wait(lambda: tracker._uploader.failure is not None)
-        started = time.monotonic()
-        tracker.finish()
-        assert time.monotonic() - started < 20  # nobody waits for a dead server
-    messages = [record.getMessage() for record in caplog.records if record.name.startswith("netlapse")]
-    assert len([message for message in messages if "refuses" in message]) == 1
-    assert f"{sys.executable} -m netlapse.tracking.mlflow {tracker.spool.folder}" in messages[-1]
-    start()
-    assert upload(tracker.spool.folder) == tracker.run_id
-    assert client.get_run(tracker.run_id).info.status == "FINISHED"
-    recording = netlapse.load(tracker.run_id, uri)
-    assert recording.steps == (0, 1, 2, 3)
-    images = [item.path.split("+timestamp")[0] for item in client.list_artifacts(tracker.run_id, "images") if item.path.endswith(".png")]
-    assert sorted(images) == [f"images/topomap~a+step+{i}" for i in range(4)]
-    assert [m.step for m in client.get_metric_history(tracker.run_id, "nap/drift/a")] == [0, 1, 2, 3]
 
 
 def test_upload_says_when_a_folder_is_no_spool(tmp_path: Path) -> None:

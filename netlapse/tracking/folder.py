@@ -7,7 +7,7 @@
     timelapse.html, config.yaml, ...             documents
 
 Every file is written beside its place and then moved there, so that a reader never sees half of one, whenever the
-process is killed.
+process is killed. Names that would lead out of the folder are refused, image keys mapped to ones that do not.
 """
 
 from __future__ import annotations
@@ -17,25 +17,35 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from netlapse.home import writable
 from netlapse.recording import Recording, merged
 from netlapse.render import png
+from netlapse.tracking.names import document_name, mlflow_key, plain_name
+from netlapse.tracking.secrecy import scrubbed
 from netlapse.types import Array, Findings
 
 SCHEMA = 1
+MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
+LEDGER = "uploaded.txt"
+TARGET = "mlflow.json"
+OWN_FILES = frozenset({MANIFEST, METRICS, LEDGER, TARGET})
+"""What a record or a spool keeps beside its documents."""
+
 _NAMES, _VALUES, _SCHEMA = "__scalar_names__", "__scalar_values__", "__schema__"
 
 
 class FolderTracker:
     """A `netlapse.types.Tracker` that writes to a folder, and goes on in one that holds a record already.
 
-    Raises PermissionError where the folder cannot be written.
+    Raises PermissionError where the folder cannot be written, and ValueError where its manifest is none. Findings, documents
+    and images of names that are no names of files are refused with a ValueError or mapped; see `netlapse.tracking.names`.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -43,6 +53,7 @@ class FolderTracker:
         self.manifest: dict[str, object] = read_manifest(self.folder)
 
     def start(self, manifest: Mapping[str, object]) -> None:
+        self.manifest.pop("failed", None)  # how it ends is open again
         self.describe({"schema": SCHEMA, **manifest})
 
     def describe(self, manifest: Mapping[str, object]) -> None:
@@ -57,14 +68,16 @@ class FolderTracker:
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         line = json.dumps({"step": step, "time": int(time.time() * 1000), "values": {name: float(value) for name, value in values.items()}})
-        with (self.folder / METRICS).open("a") as file:
-            file.write(line + "\n")
+        with (self.folder / METRICS).open("ab") as file:
+            # A line cut off by a full disk or a killed process costs itself, not the one after it.
+            cut = file.tell() > 0 and not _ends_line(self.folder / METRICS)
+            file.write(("\n" * cut + line + "\n").encode())
 
     def findings_path(self, analysis: str, step: int) -> Path:
-        return self.folder / "findings" / analysis / f"step_{step:08d}.npz"
+        return self.folder / "findings" / plain_name("an analysis", analysis) / f"step_{step:08d}.npz"
 
     def image_path(self, key: str, step: int) -> Path:
-        return self.folder / "images" / key / f"step_{step:08d}.png"
+        return self.folder / "images" / mlflow_key(key) / f"step_{step:08d}.png"
 
     def latest(self, analysis: str, before: int) -> Findings | None:
         earlier = [step for step in steps(self.folder, analysis) if step < before]
@@ -73,15 +86,28 @@ class FolderTracker:
     def recording(self) -> Recording:
         return read(self.folder)
 
-    def document(self, name: str, text: str) -> None:
-        write(self.folder / name, text.encode())
+    def document(self, name: str, content: str | bytes) -> None:
+        """Write a file; secrets in a text that tells of a config are left out, those of a page in its manifest are already."""
+        if isinstance(content, str):
+            content = (content if name.endswith(".html") else scrubbed(content)).encode()
+        write(self.folder / document_name(name, OWN_FILES), content)
+
+    def read(self, name: str) -> bytes | None:
+        path = self.folder / document_name(name, OWN_FILES)
+        return path.read_bytes() if path.is_file() else None
+
+    def table(self, name: str, columns: Mapping[str, Sequence[object]]) -> None:
+        self.document(f"{plain_name('a table', name)}.json", tabled(columns))
+
+    def fetch_checkpoints(self, folder: Path) -> Path | None:
+        return self.checkpoint_folder if self.checkpoint_folder.is_dir() else None
 
     def failure(self, what: str, message: str) -> None:
         failures = self.manifest.get("failures")
         self.manifest["failures"] = [*(failures if isinstance(failures, list) else []), {"what": what, "message": message}]
         self.write_manifest()
 
-    def finish(self, *, failed: bool = False) -> None:
+    def finish(self, *, failed: bool | None = False) -> None:
         self.manifest["failed"] = failed
         self.write_manifest()
 
@@ -97,7 +123,7 @@ class FolderTracker:
 
     @property
     def manifest_path(self) -> Path:
-        return self.folder / "manifest.json"
+        return self.folder / MANIFEST
 
     @property
     def steps(self) -> dict[str, set[int]]:
@@ -109,17 +135,46 @@ class FolderTracker:
 
     def write_manifest(self) -> None:
         self.manifest["findings"] = {name: sorted(at) for name, at in self.steps.items()}
-        write(self.manifest_path, json.dumps(self.manifest, indent=1, default=str).encode())
+        text = scrubbed(json.dumps(self.manifest, indent=1, default=str))  # the command that was run may name a server
+        write(self.manifest_path, text.encode())
 
 
 def steps(folder: Path, analysis: str) -> tuple[int, ...]:
     """The steps at which an analysis has findings in a folder, ascending."""
-    return tuple(sorted(int(path.stem.removeprefix("step_")) for path in (folder / "findings" / analysis).glob("step_*.npz")))
+    files = (folder / "findings" / plain_name("an analysis", analysis)).glob("step_*.npz")
+    return tuple(sorted(int(path.stem.removeprefix("step_")) for path in files))
+
+
+def metrics_from(folder: Path, start: int) -> tuple[list[dict[str, Any]], int]:
+    """The training's own metrics in a folder from a byte on, each with its step, time and values; and the byte to go on from.
+
+    What is no line of ours is left out: one that was cut off.
+    """
+    path = folder / METRICS
+    if not path.is_file():
+        return [], start
+    with path.open("rb") as file:
+        file.seek(start)
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    rows = []
+    for line in whole.splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows, start + len(whole)
+
+
+def _ends_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def read(folder: Path) -> Recording:
     """The recording in a folder; raises FileNotFoundError where there is none."""
-    if not (folder / "manifest.json").is_file():
+    if not (folder / MANIFEST).is_file():
         raise FileNotFoundError(f"no recording in {folder}: it holds no manifest.json")
     findings = {
         path.name: {step: unpacked((path / f"step_{step:08d}.npz").read_bytes()) for step in steps(folder, path.name)}
@@ -129,9 +184,11 @@ def read(folder: Path) -> Recording:
 
 
 def read_manifest(folder: Path) -> dict[str, object]:
-    path = folder / "manifest.json"
+    """What a folder's manifest says, nothing where it has none; raises ValueError where it is no JSON object."""
+    path = folder / MANIFEST
     manifest = json.loads(path.read_text()) if path.is_file() else {}
-    assert isinstance(manifest, dict)
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{path} is no manifest of netlapse: it holds a {type(manifest).__name__}, not an object")
     return manifest
 
 
@@ -166,6 +223,11 @@ def unpacked(data: bytes) -> Findings:
         raise ValueError(f"findings are of schema {schema}; this netlapse reads up to {SCHEMA}, take a newer one")
     names, values = contents.pop(_NAMES), contents.pop(_VALUES)
     return Findings(contents, dict(zip(names.tolist(), values.tolist())))
+
+
+def tabled(columns: Mapping[str, Sequence[object]]) -> str:
+    """A table as MLflow's pages read it."""
+    return json.dumps({"columns": list(columns), "data": [list(row) for row in zip(*columns.values(), strict=True)]}, default=str)
 
 
 def write(path: Path, data: bytes) -> None:

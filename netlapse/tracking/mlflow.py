@@ -1,7 +1,8 @@
 """Findings in an MLflow run, through a local spool.
 
 Every finding is a file in the spool before MLflow is asked anything; a thread uploads it. So a slow server never holds
-up a training, a dead one never ends it, and what could not be uploaded is still there: `upload(folder)`.
+up a training, a dead one never ends it, and what could not be uploaded is still there: for `./run sync`, and for the next
+training, which uploads it by itself.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -22,9 +24,15 @@ from mlflow.entities import Param
 
 from netlapse.home import home
 from netlapse.recording import Recording
-from netlapse.tracking.folder import FolderTracker, read, write
-from netlapse.tracking.store import brief, client_for, experiment_id, local_store, mlflow_key, sqlite_folder, tracking_uri
-from netlapse.tracking.uploads import TARGET, Uploader, Uploads
+from netlapse.tracking.checkpoints import SUFFIXES
+from netlapse.tracking.claim import claimed, spools_of
+from netlapse.tracking.contents import Contents
+from netlapse.tracking.folder import MANIFEST, TARGET, FolderTracker, read, write
+from netlapse.tracking.names import mlflow_key, plain_name
+from netlapse.tracking.secrecy import discreet, scrubbed
+from netlapse.tracking.store import brief, client_for, experiment_id, local_store, silence, sqlite_folder, tracking_uri
+from netlapse.tracking.sync import command, in_background, upload
+from netlapse.tracking.uploads import INTERRUPTED_SECONDS, Uploader, Uploads, status
 from netlapse.types import Findings
 
 log = logging.getLogger(__name__)
@@ -37,33 +45,46 @@ class MlflowTracker:
     uri         the tracking server; None: `$MLFLOW_TRACKING_URI`, else the local store
     experiment  for a new run; None: `$MLFLOW_EXPERIMENT_NAME`, else "netlapse"
 
-    What an existing run recorded is fetched into the spool first. After `finish`, `start` opens the same run again.
+    What an existing run recorded is fetched into the spool first. After `finish`, `start` opens the same run again. What a
+    killed process left of the run is gone on with, and the run then ended if that process had made it; what others left in
+    this store is uploaded meanwhile. Nothing is sent that the run holds already; of what has changed, findings, documents and
+    pictures replace what was, and a metric becomes a second point, since MLflow deletes none.
+
     Raises ConnectionError, PermissionError or MlflowException where the store cannot be reached or has no such run.
     """
 
     def __init__(self, run_id: str | None = None, *, uri: str | None = None, experiment: str | None = None) -> None:
         self.uri = uri or tracking_uri()
-        self._client = client_for(self.uri)
-        self._owned = run_id is None
-        if run_id is None:
-            name = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "netlapse"
-            # A name of our own: MLflow draws its from Python's global random state, which belongs to the training.
-            made = self._client.create_run(experiment_id(self._client, self.uri, name), run_name=time.strftime("%Y-%m-%d %H:%M:%S"))
-            run_id = str(made.info.run_id)
-        self.run = self._client.get_run(run_id).info
-        self.run_id = run_id
         self._held: list[tuple[str, int, Findings]] = []  # what a full disk would not take
+        self._held_metrics: list[tuple[Mapping[str, float], int]] = []
         self._finished = False
-        self._open()
+        with discreet():
+            self._client = client_for(self.uri)
+            self._owned = run_id is None
+            if run_id is None:
+                run_id = self._made(experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "netlapse")
+            self.run_id = plain_name("a run", run_id)
+            self.run = self._client.get_run(run_id).info
+            self._contents = Contents(self._client, run_id, new=self._owned)
+            self._open()
+        in_background(self.uri)
+
+    def _made(self, experiment: str) -> str:
+        # A name of our own: MLflow draws its from Python's global random state, which belongs to the training.
+        made = self._client.create_run(experiment_id(self._client, self.uri, experiment), run_name=time.strftime("%Y-%m-%d %H:%M:%S"))
+        return str(made.info.run_id)
 
     def _open(self) -> None:
-        self.spool = FolderTracker(home() / "spool" / self.run_id)
-        write(self.spool.folder / TARGET, json.dumps({"uri": self.uri, "run_id": self.run_id, "owned": self._owned}).encode())
-        self._uploads = Uploads(self._client, self.uri, self.run_id, self.spool.folder)
-        if fetched := _fetch(self._client, self.run_id, self.spool.folder):
+        folder, lock = claimed(self.run_id)
+        if (folder / TARGET).is_file():  # a process was killed before it could end the run
+            self._owned = self._owned or bool(json.loads((folder / TARGET).read_text()).get("owned"))
+        self.spool = FolderTracker(folder)
+        write(folder / TARGET, json.dumps({"uri": scrubbed(self.uri), "run_id": self.run_id, "owned": self._owned}).encode())
+        self._uploads = Uploads(self._client, self.uri, self.run_id, folder, self._contents)
+        if fetched := _fetch(self._client, self.run_id, folder):
             self._uploads.arrived(fetched)
-            self.spool = FolderTracker(self.spool.folder)
-        self._uploader = Uploader(self._uploads, self.uri, self.spool.folder)
+            self.spool = FolderTracker(folder)
+        self._uploader = Uploader(self._uploads, self.uri, folder, lock)
 
     # ---- the tracker ------------------------------------------------------------------------------------------------
 
@@ -79,6 +100,13 @@ class MlflowTracker:
         return found
 
     def start(self, manifest: Mapping[str, object]) -> None:
+        if (why := silence(self.uri)) is not None:
+            raise ConnectionError(f"the MLflow server at {scrubbed(self.uri)} no longer answers ({why}); start it again, or take tracker=folder")
+        with discreet():
+            self._start(manifest)
+        self._uploader.wake()
+
+    def _start(self, manifest: Mapping[str, object]) -> None:
         if self._finished:
             self._open()
             if self._owned:
@@ -91,7 +119,6 @@ class MlflowTracker:
         if isinstance(params, Mapping):  # a curated few: MLflow shows them all in its headers
             self._client.log_batch(self.run_id, params=[Param(str(key), str(value)) for key, value in params.items()])
         self.spool.start({"run_id": self.run_id, **manifest, "title": title or self.spool.manifest.get("title") or self.run.run_name})
-        self._uploader.wake()
 
     def describe(self, manifest: Mapping[str, object]) -> None:
         self.spool.describe(manifest)
@@ -115,8 +142,15 @@ class MlflowTracker:
             self._uploader.wake()
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        self.spool.metrics(values, step)
-        self._uploader.wake()
+        """Spool and wake the upload; what a full disk refuses is kept in memory, and spooled with the next or at the end."""
+        self._held_metrics.append((values, step))
+        self._spool_held_metrics()
+
+    def _spool_held_metrics(self) -> None:
+        while self._held_metrics:
+            self.spool.metrics(*self._held_metrics[0])
+            self._held_metrics.pop(0)
+            self._uploader.wake()
 
     def latest(self, analysis: str, before: int) -> Findings | None:
         held = [(step, found) for name, step, found in self._held if name == analysis and step < before]
@@ -125,9 +159,32 @@ class MlflowTracker:
     def recording(self) -> Recording:
         return self.spool.recording() if self.spool.folder.is_dir() else load(self.run_id, self.uri)
 
-    def document(self, name: str, text: str) -> None:
-        self.spool.document(name, text)
+    def document(self, name: str, content: str | bytes) -> None:
+        self.spool.document(name, content)
         self._uploader.wake()
+
+    def read(self, name: str) -> bytes | None:
+        if (here := self.spool.read(name)) is not None:
+            return here
+        with discreet(), tempfile.TemporaryDirectory() as folder:
+            if name not in {item.path for item in self._client.list_artifacts(self.run_id)}:
+                return None
+            return Path(self._client.download_artifacts(self.run_id, name, folder)).read_bytes()
+
+    def table(self, name: str, columns: Mapping[str, Sequence[object]]) -> None:
+        self.spool.table(name, columns)
+        self._uploader.wake()
+
+    def fetch_checkpoints(self, folder: Path) -> Path | None:
+        """Checkpoints that were logged as artifacts, by MLflow's own callbacks or by hand, wherever in the run."""
+        with discreet():
+            there = list(_artifacts(self._client, self.run_id, SUFFIXES))
+            for name in there:
+                place = folder / Path(name).parent.name  # of `checkpoints/epoch_3/checkpoint.pth` the folder tells the epoch
+                place.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=folder) as fetched:
+                    shutil.move(self._client.download_artifacts(self.run_id, name, fetched), place / Path(name).name)
+        return folder if there else None
 
     def failure(self, what: str, message: str) -> None:
         self.spool.failure(what, message)
@@ -141,41 +198,38 @@ class MlflowTracker:
     @property
     def place(self) -> str:
         """Where to look, for a person."""
-        path = f"#/experiments/{self.run.experiment_id}/runs/{self.run_id}"
-        if self.uri.startswith("http"):
-            return f"run {self.run_id} at {self.uri}\nSee it at {self.uri.rstrip('/')}/{path}"
-        other = "" if self.uri == local_store() else f"MLFLOW_TRACKING_URI={self.uri} "
-        return f"run {self.run_id} of {self.uri}\nSee it with: {other}{_ui()}\n  and then http://127.0.0.1:5000/{path}/model-metrics"
+        path, uri = f"#/experiments/{self.run.experiment_id}/runs/{self.run_id}", scrubbed(self.uri)
+        if uri.startswith("http"):
+            return f"run {self.run_id} at {uri}\nSee it at {uri.rstrip('/')}/{path}"
+        other = "" if uri == local_store() else f"MLFLOW_TRACKING_URI={uri} "
+        return f"run {self.run_id} of {uri}\nSee it with: {other}{command('ui')}\n  and then http://127.0.0.1:5000/{path}/model-metrics"
 
-    def finish(self, *, failed: bool = False) -> None:
+    def finish(self, *, failed: bool | None = False) -> None:
         """Wait for the uploads, for a bounded time; end a run of our own; say what is left, where, and how to upload it."""
         if self._finished:
             return
         self._finished = True
         problems: list[str] = []
-        try:
-            self._spool_held()
-        except Exception as error:
-            problems.append(brief(error))
-        try:
-            self.spool.finish(failed=failed)
-        except Exception as error:
-            problems.append(brief(error))
-        if self._held:
+        for step in (self._spool_held, self._spool_held_metrics, partial(self.spool.finish, failed=failed)):
+            try:
+                step()
+            except Exception as error:
+                problems.append(brief(error))
+        if self._held or self._held_metrics:
             problems += self._uploaded_from_memory()
-        left = self._uploader.close(("FAILED" if failed else "FINISHED") if self._owned else None)
+        seconds = INTERRUPTED_SECONDS if failed is None else None
+        left = self._uploader.close(status(failed) if self._owned else None, seconds=seconds)
         if left is None and not self._held:
             shutil.rmtree(self.spool.folder, ignore_errors=True)  # the run holds all of it
-            return
+        self._uploader.release()
         if self._held:
             log.warning("netlapse: no disk and no server took %s; they are lost (%s)", self._names_held(), "; ".join(problems))
         if left is not None:
             log.warning(
-                "netlapse: not everything reached MLflow at %s (%s); it is kept in %s. Upload it with: %s -m netlapse.tracking.mlflow %s",
-                self.uri,
+                "netlapse: not everything reached MLflow at %s (%s); it is kept. Upload it with: %s %s",
+                scrubbed(self.uri),
                 left,
-                self.spool.folder,
-                sys.executable,
+                command("sync"),
                 self.spool.folder,
             )
 
@@ -186,23 +240,18 @@ class MlflowTracker:
                 spool = FolderTracker(folder)
                 for analysis, step, findings in self._held:
                     spool.log(analysis, step, findings)
-                spool.manifest_path.unlink()  # it knows of nothing but these
+                for values, step in self._held_metrics:
+                    spool.metrics(values, step)
+                spool.manifest_path.unlink(missing_ok=True)  # it knows of nothing but these
                 Uploads(self._client, self.uri, self.run_id, Path(folder)).everything()
         except Exception as error:
             return [brief(error)]
         self._held.clear()
+        self._held_metrics.clear()
         return []
 
     def _names_held(self) -> str:
         return ", ".join(f"{name} at step {step}" for name, step, _ in self._held)
-
-
-def _ui() -> str:
-    """The command that shows the store, from where this process runs."""
-    script = Path(__file__).resolve().parents[2] / "run"
-    if not script.is_file():  # installed, not a clone
-        return f"{sys.executable} -m netlapse.tracking.ui"
-    return "./run ui" if Path.cwd() == script.parent else f"{script} ui"
 
 
 def active_run() -> tuple[str, str] | None:
@@ -211,42 +260,21 @@ def active_run() -> tuple[str, str] | None:
     return None if run is None else (mlflow.get_tracking_uri(), str(run.info.run_id))
 
 
-def upload(folder: str | Path) -> str:
-    """Upload what a spool folder holds and its run does not; returns the run id and removes the folder.
-
-    A run that netlapse made is ended, with what is known of how its training went: KILLED where it never came to an end.
-    Raises FileNotFoundError where the folder is not a spool, ConnectionError where the server does not answer, and what
-    MLflow raises where it refuses something; then the folder stays.
-    """
-    folder = Path(folder)
-    if not (folder / TARGET).is_file():
-        raise FileNotFoundError(f"{folder} is no spool of netlapse: it holds no {TARGET}; spools are in {home() / 'spool'}")
-    target = json.loads((folder / TARGET).read_text())
-    uploads = Uploads(client_for(target["uri"]), target["uri"], target["run_id"], folder)
-    uploads.everything()
-    if target["owned"]:
-        failed = FolderTracker(folder).manifest.get("failed")
-        uploads.end("KILLED" if failed is None else "FAILED" if failed else "FINISHED")
-    shutil.rmtree(folder)
-    return str(target["run_id"])
-
-
 def load(run_id: str, uri: str | None = None) -> Recording:
     """Everything a run recorded: what MLflow has of it, and what is still in the local spool.
 
     Raises FileNotFoundError where the run holds no findings of netlapse, MlflowException where there is no such run.
     """
-    client = client_for(uri or tracking_uri())
-    client.get_run(run_id)
     parts: list[Recording] = []
-    with tempfile.TemporaryDirectory() as folder:
-        if _fetch(client, run_id, Path(folder)):
-            parts.append(read(Path(folder)))
-    spool = home() / "spool" / run_id
-    if (spool / "manifest.json").is_file():
-        parts.append(read(spool))
-    if not parts:
+    with discreet():
+        client = client_for(uri or tracking_uri())
+        client.get_run(run_id)
         there = sorted(item.path for item in client.list_artifacts(run_id))
+        with tempfile.TemporaryDirectory() as folder:
+            if _fetch(client, run_id, Path(folder)):
+                parts.append(read(Path(folder)))
+    parts += [read(spool) for spool in spools_of(run_id) if (spool / MANIFEST).is_file()]
+    if not parts:
         raise FileNotFoundError(f"run {run_id} holds no recording of netlapse (no manifest.json); its artifacts are {there}")
     findings: dict[str, dict[int, Findings]] = {}
     for part in parts:
@@ -255,25 +283,36 @@ def load(run_id: str, uri: str | None = None) -> Recording:
     return Recording(parts[-1].manifest, findings)
 
 
+def _artifacts(client: MlflowClient, run_id: str, suffixes: tuple[str, ...], within: str | None = None) -> Iterator[str]:
+    """The paths of a run's artifacts that end in one of the suffixes; pictures and findings are not looked through."""
+    for item in client.list_artifacts(run_id, within):
+        if item.is_dir and item.path not in ("images", "findings"):
+            yield from _artifacts(client, run_id, suffixes, item.path)
+        elif not item.is_dir and item.path.endswith(suffixes):
+            yield item.path
+
+
 def _fetch(client: MlflowClient, run_id: str, folder: Path) -> list[Path]:
-    """The files of a run's manifest and findings that were brought into a folder: all but those it has already."""
+    """The files of a run's manifest and findings that were brought into a folder: all but those it has already.
+
+    Whoever may write to the run may have put anything there: what does not look like a file of ours is left out.
+    """
     names = {item.path for item in client.list_artifacts(run_id)}
-    if "manifest.json" not in names:
+    if MANIFEST not in names:
         return []
     moved = []
     with tempfile.TemporaryDirectory() as fetched:
-        for name in sorted(names & {"findings", "manifest.json"}):
+        for name in sorted(names & {"findings", MANIFEST}):
             client.download_artifacts(run_id, name, fetched)
         for path in sorted(Path(fetched).rglob("*")):
-            here = folder / path.relative_to(fetched)
-            if path.is_file() and not here.exists():
+            place = path.relative_to(fetched)
+            here = folder / place
+            if _OURS.fullmatch(place.as_posix()) and path.is_file() and not path.is_symlink() and not here.exists():
                 here.parent.mkdir(parents=True, exist_ok=True)
                 moved.append(Path(shutil.move(path, here)))
     return moved
 
 
-__all__ = ["MlflowTracker", "load", "mlflow_key", "upload"]
+_OURS = re.compile(r"manifest\.json|findings/[A-Za-z0-9_\-]+/step_\d{8,}\.npz")
 
-if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        print(f"uploaded into run {upload(argument)}")
+__all__ = ["MlflowTracker", "load", "mlflow_key", "upload"]

@@ -9,20 +9,23 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
 from netlapse.home import home, writable
+from netlapse.tracking.names import mlflow_key
+from netlapse.tracking.secrecy import scrubbed
 
 ANSWER_SECONDS = 5.0
-"""How long a server may take to say that it is there."""
+"""How long a server may take to answer the question whether it works."""
+
+_BROKEN = (408, 429)  # what MLflow's client asks again after, as after every 5xx
 
 
 def tracking_uri() -> str:
@@ -35,27 +38,46 @@ def local_store() -> str:
 
 
 def silence(uri: str) -> str | None:
-    """Why nobody answers at this address, asked for at most `ANSWER_SECONDS`; None where somebody does, or it is no server's."""
-    if not uri.startswith(("http://", "https://")):
+    """Why no server works at this address, asked for at most `ANSWER_SECONDS`; None where one does, or it is no server's.
+
+    It is asked what MLflow itself would ask, once: a server may call itself healthy and refuse everything else, and MLflow's
+    client then goes on asking for four minutes. Who is turned away by a server that works hears so from MLflow.
+    """
+    if not is_server(uri):
         return None
     try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS)
-    except requests.exceptions.SSLError:
-        return None  # somebody is there; whether he is to be trusted is for MLflow's own settings
-    except requests.exceptions.RequestException as error:
+        status = ask(uri, "GET", "experiments/search", params={"max_results": 1})
+    except Exception as error:  # no name, no route, no answer, no certificate, no address
         return brief(error)
-    return None
+    return f"it answers {status}" if status in _BROKEN or status >= 500 else None
+
+
+def ask(uri: str, method: str, call: str, **content: object) -> int:
+    """The HTTP status of one call of MLflow's REST API with MLflow's own credentials, tried once.
+
+    Raises MlflowException where there is no answer within `ANSWER_SECONDS`.
+    """
+    credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+    answer = http_request(  # type: ignore[no-untyped-call]
+        credentials, f"/api/2.0/mlflow/{call}", method, max_retries=0, timeout=ANSWER_SECONDS, raise_on_status=False, **content
+    )
+    return int(answer.status_code)
+
+
+def is_server(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
 
 
 def client_for(uri: str) -> MlflowClient:
     """A client of a store that answers.
 
     A new sqlite store is made under a lock: several processes making one at once corrupt it.
-    Raises ConnectionError within seconds where no server answers, and PermissionError where the store cannot be written.
+    Raises ConnectionError within seconds where no server works, and PermissionError where the store cannot be written.
     """
     if (why := silence(uri)) is not None:
         raise ConnectionError(
-            f"no MLflow server answers at {uri} ({why}); start it, or unset MLFLOW_TRACKING_URI to use the local store, or take tracker=folder"
+            f"no MLflow server answers at {scrubbed(uri)} ({why}); start it, or unset MLFLOW_TRACKING_URI to use the local store, "
+            "or take tracker=folder"
         )
     if (folder := sqlite_folder(uri)) is None:
         return MlflowClient(uri)
@@ -88,19 +110,10 @@ def sqlite_folder(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")).absolute().parent if uri.startswith("sqlite:///") else None
 
 
-def mlflow_key(name: str) -> str:
-    """A name as MLflow takes it as an image key or metric: letters, digits, `_-. /`, at most 120 characters.
-
-    Names that had to be changed end in a checksum of the name itself, so that no two become one.
-    """
-    clean = re.sub(r"[^A-Za-z0-9_\-./ ]", "_", name)
-    clean = re.sub(r"/{2,}", "/", clean.replace("..", "__")).strip("/")
-    return name if clean == name and len(name) <= 120 else f"{clean[:110]}-{zlib.crc32(name.encode()):08x}"
-
-
 def brief(error: BaseException) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}"
+    """An error in one line, without secrets."""
+    message = scrubbed(str(error))  # before it is cut: half an address is not recognised
+    return f"{type(error).__name__}: {message.splitlines()[0][:300] if message else ''}"
 
 
 @contextmanager

@@ -7,9 +7,8 @@ server is away for an hour, when the process is killed, or when another process 
 from __future__ import annotations
 
 import hashlib
-import json
+import io
 import logging
-import shutil
 import tempfile
 import threading
 import time
@@ -17,35 +16,54 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from PIL import Image
 
-from netlapse.tracking.folder import METRICS, read_manifest, unpacked
-from netlapse.tracking.store import brief, mlflow_key, silence
+from netlapse.tracking.contents import PNG, WEBP, Contents, Picture
+from netlapse.tracking.folder import LEDGER, MANIFEST, METRICS, OWN_FILES, metrics_from, read_manifest, unpacked
+from netlapse.tracking.names import mlflow_key
+from netlapse.tracking.secrecy import scrubbed
+from netlapse.tracking.store import ask, brief, is_server, silence
 
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 60.0
 """How long the end of a training waits for uploads that still go through."""
 
+INTERRUPTED_SECONDS = 10.0
+"""The same where it was interrupted: a cluster that takes its machine back kills what has not ended after some seconds."""
+
 RETRY_SECONDS = 15.0
 """How long a store that failed is left alone."""
 
-LEDGER = "uploaded.txt"
-TARGET = "mlflow.json"
+STALL_SECONDS = 15.0
+"""How long the end of a training waits where nothing arrives, though the server answers."""
+
+PICTURES_AT_ONCE = 16
+"""How many pictures are sent together: what an upload that is cut off may have to send again."""
 
 
 class Uploads:
     """What a folder holds, sent to a run: a ledger in the folder remembers what has arrived, and as what.
 
-    MLflow keeps two images or two points where the same key and step are logged twice, so a thing is sent again only
-    where its content has changed, and with the time and the name it had, should it have arrived unnoticed.
+    MLflow keeps two images or two points where the same key and step are logged twice. So what the run holds already is
+    not sent, whoever sent it; a picture that has changed is sent, and then the one before it deleted, so that the slider
+    never has a gap. A value that has changed is a second point, since MLflow deletes none: its charts draw both, its tables
+    show the later, and the findings hold nothing else. What a step cost is told once: it is never twice the same.
+
+    contents  what is known of the run; None: it is asked where that matters
     """
 
-    def __init__(self, client: MlflowClient, uri: str, run_id: str, folder: Path) -> None:
+    def __init__(self, client: MlflowClient, uri: str, run_id: str, folder: Path, contents: Contents | None = None) -> None:
         self._client, self._uri, self._run_id, self._folder = client, uri, run_id, folder
+        self._contents = contents or Contents(client, run_id)
+        self._logged_images, self._told_of_deleting = False, False
+        self.progressed = time.monotonic()
         self._ledger: dict[str, str] = {}
         self._digests: dict[Path, tuple[tuple[int, int], str]] = {}
         self._numbers: dict[Path, tuple[str, Mapping[str, float], str]] = {}
@@ -64,16 +82,24 @@ class Uploads:
             try:
                 send()
             except Exception as error:
+                self._contents.forget()
                 if silence(self._uri) is not None:
                     raise
                 refused.append(error)
             else:
                 self.remember(items)
+                self.progressed = time.monotonic()
         if refused:
             raise refused[0]
 
     def end(self, status: str) -> None:
-        self._client.set_terminated(self._run_id, status)
+        """End the run. MLflow's client would print the run's address, with the secrets in it, and try for minutes."""
+        if not is_server(self._uri):
+            self._client.set_terminated(self._run_id, status)
+            return
+        answer = ask(self._uri, "POST", "runs/update", json={"run_id": self._run_id, "status": status, "end_time": int(time.time() * 1000)})
+        if answer != 200:
+            raise MlflowException(f"the server answers {answer} when it is to end run {self._run_id}")
 
     def remember(self, items: Mapping[str, str]) -> None:
         """These have arrived. A disk that takes no more costs only that they may be sent again, and then as the same."""
@@ -100,19 +126,18 @@ class Uploads:
             scalars, digest = self._scalars(path)
             if scalars and self._ledger.get(f"metrics {name}") != digest:
                 points = [Metric(mlflow_key(key), value, _written(path), step) for key, value in scalars.items()]
-                yield {f"metrics {name}": digest}, partial(self._points, points)
-        pictures = sorted((self._folder / "images").rglob("step_*.png"))
-        new = {path: item for path in pictures if (item := self._new(f"image {path.relative_to(self._folder / 'images').as_posix()}", path))}
-        if new:
-            yield {item: digest for entry in new.values() for item, digest in entry.items()}, partial(self._pictures, list(new))
+                yield {f"metrics {name}": digest}, partial(self._points, points, once=path.parent.name == "cost")
+        pictures = sorted((self._folder / "images").rglob("step_*.png"), key=lambda path: (path.name, path))
+        new = [(path, item) for path in pictures if (item := self._new(f"image {path.relative_to(self._folder / 'images').as_posix()}", path))]
+        for start in range(0, len(new), PICTURES_AT_ONCE):
+            some = new[start : start + PICTURES_AT_ONCE]
+            yield {item: digest for _, entry in some for item, digest in entry.items()}, partial(self._pictures, [path for path, _ in some])
         yield from arrays
-        if (path := self._folder / METRICS).is_file():
-            text = path.read_text()
-            whole, sent = text[: text.rfind("\n") + 1], int(self._ledger.get(METRICS, 0))
-            if len(whole) > sent:
-                rows = [json.loads(line) for line in whole[sent:].splitlines()]
-                points = [Metric(mlflow_key(key), value, row["time"], row["step"]) for row in rows for key, value in row["values"].items()]
-                yield {METRICS: str(len(whole))}, partial(self._points, points)
+        sent = int(self._ledger.get(METRICS, 0))
+        rows, end = metrics_from(self._folder, sent)
+        if end > sent:
+            points = [Metric(mlflow_key(key), value, row["time"], row["step"]) for row in rows for key, value in row["values"].items()]
+            yield {METRICS: str(end)}, partial(self._points, points)
         failures = read_manifest(self._folder).get("failures", [])
         assert isinstance(failures, list)
         for failure in failures:
@@ -121,7 +146,7 @@ class Uploads:
                 key = f"netlapse.failure.{mlflow_key(failure['what'])}"
                 yield {told: hashlib.sha256(message.encode()).hexdigest()}, partial(self._client.set_tag, self._run_id, key, message)
         for path in sorted(path for path in self._folder.iterdir() if path.is_file()):
-            is_document = not path.name.startswith(".") and path.name not in (LEDGER, TARGET, METRICS)  # hidden is what is being written
+            is_document = not path.name.startswith(".") and path.name not in OWN_FILES - {MANIFEST}  # hidden is what is being written
             if is_document and (item := self._new(f"document {path.name}", path)):
                 yield item, partial(self._client.log_artifact, self._run_id, str(path))
 
@@ -147,27 +172,72 @@ class Uploads:
             self._numbers[path] = self._digest(path), scalars, digest
         return scalars, digest
 
-    def _points(self, points: list[Metric]) -> None:
-        for start in range(0, len(points), 1000):  # the most MLflow takes at once
-            self._client.log_batch(self._run_id, metrics=points[start : start + 1000])
+    def _points(self, points: list[Metric], *, once: bool = False) -> None:
+        missing = self._contents.take(points, once=once)
+        for start in range(0, len(missing), 1000):  # the most MLflow takes at once
+            self._client.log_batch(self._run_id, metrics=missing[start : start + 1000])
 
     def _pictures(self, paths: list[Path]) -> None:
-        """What `MlflowClient.log_image` does, for all pictures there are at once.
+        """What `MlflowClient.log_image` does, for many pictures at once, and only for those the run does not have.
 
         Theirs encodes each picture anew and writes a tag for each: a sixth of a second for the pictures of one step, more
         than the analyses take. A test compares names, tag and files with theirs.
         """
+        replaced: list[Picture] = []
+        sent: list[Picture] = []
         with tempfile.TemporaryDirectory() as folder:
             for path in paths:
-                key = mlflow_key(path.parent.relative_to(self._folder / "images").as_posix()).replace("/", "~")
-                step = int(path.stem.removeprefix("step_"))
-                name = f"{key}+step+{step}+timestamp+{_written(path)}+{uuid.uuid5(uuid.NAMESPACE_OID, self._digest(path))}"
-                shutil.copyfile(path, Path(folder) / f"{name}.png")
-                with Image.open(path) as image:
-                    small = image.convert("RGB")
-                small.resize(_thumbnail(small.size)).save(Path(folder) / f"{name}+compressed.webp", method=0)
-            self._client.log_artifacts(self._run_id, folder, "images")
-        self._client.set_tag(self._run_id, "mlflow.loggedImages", "True")
+                data = path.read_bytes()
+                picture = self._picture(path, data)
+                there = self._contents.pictures(picture.slot)
+                same = [other for other in there if other.id == picture.id]
+                picture = next((other for other in same if self._contents.has(other)), same[0] if same else picture)
+                replaced += [other for other in there if other != picture]
+                if not self._contents.has(picture):
+                    sent.append(picture)
+                    (Path(folder) / (picture.stem + PNG)).write_bytes(data)
+                    with Image.open(io.BytesIO(data)) as image:
+                        small = image.convert("RGB")
+                    small.resize(_thumbnail(small.size)).save(Path(folder) / (picture.stem + WEBP), method=0)
+            if sent:
+                self._client.log_artifacts(self._run_id, folder, "images")
+        for picture in sent:
+            self._contents.add(picture)
+        if not self._logged_images:
+            self._client.set_tag(self._run_id, "mlflow.loggedImages", "True")
+            self._logged_images = True
+        self._delete(replaced)
+
+    def _picture(self, path: Path, data: bytes) -> Picture:
+        key = mlflow_key(path.parent.relative_to(self._folder / "images").as_posix()).replace("/", "~")
+        step, identifier = int(path.stem.removeprefix("step_")), uuid.uuid5(uuid.NAMESPACE_OID, hashlib.sha256(data).hexdigest())
+        return Picture(f"{key}+step+{step}+timestamp+{_written(path)}+{identifier}")
+
+    def _delete(self, pictures: list[Picture]) -> None:
+        if not pictures:
+            return
+        try:
+            # MLflow's client deletes no artifacts; its artifact repositories do.
+            files = get_artifact_repository(self._client.get_run(self._run_id).info.artifact_uri, tracking_uri=self._uri)
+            for picture in pictures:
+                for name in self._contents.files(picture):
+                    files.delete_artifacts(f"images/{name}")  # type: ignore[no-untyped-call]
+                self._contents.remove(picture)
+        except Exception as error:
+            if silence(self._uri) is not None:
+                raise
+            if not self._told_of_deleting:
+                log.warning(
+                    "netlapse: pictures of run %s that were drawn anew stand beside the ones before them: its store deletes none (%s)",
+                    self._run_id,
+                    brief(error),
+                )
+            self._told_of_deleting = True
+
+
+def status(failed: object) -> str:
+    """MLflow's word for how a training ended; None: it was killed or interrupted."""
+    return "KILLED" if failed is None else "FAILED" if failed else "FINISHED"
 
 
 def _written(path: Path) -> int:
@@ -182,13 +252,17 @@ def _thumbnail(size: tuple[int, int]) -> tuple[int, int]:
 
 
 class Uploader:
-    """A thread that sends everything whenever it is woken; what fails is tried again later, and at the end."""
+    """A thread that sends everything whenever it is woken; what fails is tried again later, and at the end.
 
-    def __init__(self, uploads: Uploads, uri: str, folder: Path) -> None:
-        self._uploads, self._uri, self._folder = uploads, uri, folder
+    lock  what keeps the folder this process's own; it is held as long as the thread may send something
+    """
+
+    def __init__(self, uploads: Uploads, uri: str, folder: Path, lock: IO[str] | None = None) -> None:
+        self._uploads, self._uri, self._folder, self._lock = uploads, uri, folder, lock
         self._news, self._closing = threading.Event(), threading.Event()
         self._status: str | None = None
         self._thread: threading.Thread | None = None
+        self._warned = False
         self.failure: str | None = None
 
     def wake(self) -> None:
@@ -198,21 +272,34 @@ class Uploader:
             self._thread = threading.Thread(target=self._work, name="netlapse-upload", daemon=True)
             self._thread.start()
 
-    def close(self, status: str | None) -> str | None:
-        """Send the rest, for at most `DRAIN_SECONDS` and only as long as somebody answers; end the run where a status is given.
+    def close(self, status: str | None, *, seconds: float | None = None) -> str | None:
+        """Send the rest, for at most so many seconds (None: `DRAIN_SECONDS`) and only as long as it goes through; end the run
+        where a status is given.
 
-        Returns why something is left, None where nothing is.
+        Returns why something is left, None where nothing is. `release` lets go of the folder.
         """
         self._status = status
         self._closing.set()
         self.wake()
         assert self._thread is not None
-        until = time.monotonic() + DRAIN_SECONDS
-        while self._thread.is_alive() and time.monotonic() < until:
-            self._thread.join(min(5.0, DRAIN_SECONDS))
-            if self._thread.is_alive() and (why := silence(self._uri)) is not None:
+        drain = DRAIN_SECONDS if seconds is None else seconds
+        started = now = time.monotonic()
+        patience = 1.0  # what is stuck is asked about soon
+        while now - started < drain:
+            self._thread.join(min(patience, started + drain - now))
+            if not self._thread.is_alive():
+                return self.failure
+            if (why := silence(self._uri)) is not None:
                 return self.failure or why
-        return f"uploads took longer than {DRAIN_SECONDS:.0f} s" if self._thread.is_alive() else self.failure
+            now, patience = time.monotonic(), 5.0
+            if now - max(started, self._uploads.progressed) > STALL_SECONDS:
+                return self.failure or f"nothing arrived for {STALL_SECONDS:.0f} s"
+        return f"uploads took longer than {drain:.0f} s"
+
+    def release(self) -> None:
+        """Let others upload what is left, unless the thread is still at it; then the end of the process does."""
+        if self._lock is not None and (self._thread is None or not self._thread.is_alive()):
+            self._lock.close()
 
     def _work(self) -> None:
         while True:
@@ -222,8 +309,9 @@ class Uploader:
             failure = self._tried(self._uploads.everything)
             if last and self._status is not None:
                 failure = self._tried(partial(self._uploads.end, self._status)) or failure
-            if failure and self.failure is None and not last:
-                log.warning("netlapse: MLflow at %s refuses (%s); findings are kept in %s", self._uri, failure, self._folder)
+            if failure and not self._warned and not last:
+                self._warned = True
+                log.warning("netlapse: MLflow at %s refuses (%s); findings are kept in %s", scrubbed(self._uri), failure, self._folder)
             self.failure = failure
             if last:
                 return
