@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import MLFlowLogger
+from pytorch_lightning.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+)
+from pytorch_lightning.strategies.xla import XLAStrategy
 
 from netlapse.backends.torch import TorchNetwork, restored_random_states
 from netlapse.backends.torch_data import probe_set
+from netlapse.backends.torch_processes import Processes, Task
+from netlapse.backends.torch_shared import SharedPass
 from netlapse.callbacks.observing import Observing
 from netlapse.schedule import Clock, Schedule, Unit, every_epoch
 from netlapse.tracking.checkpoints import Checkpoints
-from netlapse.types import Tracker
+from netlapse.types import Answers, ProbeSet, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -86,41 +99,55 @@ class ObserverCallback(Observing, _Scheduled):
 
     Before the first batch, so that nothing is lost: ValueError for a probe, layers or options that do not fit the network
     and for a record that is another training's, ConnectionError for a server that does not answer, PermissionError for a
-    store that cannot be written. Under DDP the first process observes; the others go on to the next batch and wait there.
+    store that cannot be written; in `setup` ValueError for a strategy under which no process holds the whole network.
+
+    Under DDP all processes share the forward pass of the probe, batch by batch, and the first one does the rest while the
+    others wait (at most the strategy's `timeout`, half an hour, as for any exchange of the training). It is the first
+    process's network that is observed, with its buffers and its draw of a data set, so that findings are bit for bit what
+    one process finds with as many threads and what its checkpoint gives offline.
     """
 
     framework, suffix = "torch", ".ckpt"
-    network: TorchNetwork | None = None
+    shared: SharedPass | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            _check(trainer.strategy)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
         with restored_random_states():
-            self.network = TorchNetwork(_submodule(pl_module, self.module), output=self.output, channels_first=self.channels_first)
-            probe = probe_set(self.probe, self.network, per_class=self.per_class, seed=self.seed)  # type: ignore[arg-type]  # it raises for others
-            model, goes_on = type(self.network.module).__name__, trainer.ckpt_path is not None or trainer.global_step > 0
-            self.open(self.network, model, probe, partial(self._own_tracker, trainer), goes_on=goes_on)
+            processes = Processes()
+            network = TorchNetwork(_submodule(pl_module, self.module), output=self.output, channels_first=self.channels_first)
+            probe = processes.from_first(partial(self._open, trainer, network))
+            self.shared = SharedPass(processes, network, probe, self.grouping, self.batch_size)
+
+    def _open(self, trainer: pl.Trainer, network: TorchNetwork) -> ProbeSet:
+        probe = probe_set(self.probe, network, per_class=self.per_class, seed=self.seed)  # type: ignore[arg-type]  # it raises for others
+        goes_on = trainer.ckpt_path is not None or trainer.global_step > 0
+        self.open(network, type(network.module).__name__, probe, partial(self._own_tracker, trainer), goes_on=goes_on)
+        return probe
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self.begun()
 
     def due(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
-        with restored_random_states():
-            self._save(trainer, step)  # on every process: Lightning's saving waits for all of them
-            if self.observer is None or self.network is None:
-                return
-            metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.as_tensor(value).numel() == 1}
-            self.observe(self.network, step, metrics)
+        if (shared := self.shared) is not None:
+            tasks: dict[str, Task] = {"checkpoint": partial(_save_weights, trainer), "metrics": partial(_metrics, trainer), **shared.tasks}
+            with restored_random_states():
+                shared.processes.led(partial(self._observe, shared, step), tasks)
 
-    def _save(self, trainer: pl.Trainer, step: int) -> None:
-        if self.checkpoints is None:
-            return
+    def _observe(self, shared: SharedPass, step: int) -> None:
+        """In the first process; in all of them only what is asked for together."""
         if self.observer is None:
-            _save_weights(trainer, self.checkpoints, step)
-        else:
-            self.observer.attempt("checkpoint", _save_weights, trainer, self.checkpoints, step)
-            self.observer.attempt("tracker, naming checkpoints", self.observer.tracker.describe, {"checkpoints": self.checkpoints.saved})
+            return
+        together, attempt = shared.processes.together, self.observer.attempt
+        if self.checkpoints is not None:
+            attempt("checkpoint", together, "checkpoint", self.checkpoints, step)
+            attempt("tracker, naming checkpoints", self.observer.tracker.describe, {"checkpoints": self.checkpoints.saved})
+        metrics = attempt("the training's metrics", together, "metrics") or [{}]
+        answers = Answers(show=shared.show) if shared.processes.size > 1 else None
+        self.observe(shared.network, step, cast(Mapping[str, float], metrics[0]), answers)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         with restored_random_states():
@@ -149,12 +176,37 @@ def _submodule(module: pl.LightningModule, name: str | None) -> torch.nn.Module:
         raise ValueError(f"module {name!r} is not in {type(module).__name__}; it has {[child for child, _ in module.named_children()]}") from error
 
 
-def _save_weights(trainer: pl.Trainer, checkpoints: Checkpoints, step: int) -> None:
-    if not trainer.is_global_zero:
-        trainer.save_checkpoint(checkpoints.path(step), weights_only=True)  # writes nothing here, takes part in the barrier
+def _check(strategy: Strategy) -> None:
+    if isinstance(strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
+        reason = "each process may hold a part of each weight, and none the network that is to be observed"
+    elif isinstance(strategy, XLAStrategy):
+        reason = "its processes are joined by torch_xla, and findings are exchanged by torch.distributed"
+    elif not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+        reason = "whether each process holds the whole network is not known of it"
+    else:
         return
+    raise ValueError(
+        f"ObserverCallback cannot observe under {type(strategy).__name__}: {reason}; "
+        "train on one device or with DDP, or save checkpoints and observe those offline"
+    )
+
+
+def _metrics(trainer: pl.Trainer) -> dict[str, float]:
+    """Asked for in every process, because what a metric was in all of them may only now be computed."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if torch.as_tensor(value).numel() == 1}
+
+
+def _save_weights(trainer: pl.Trainer, checkpoints: Checkpoints, step: int) -> None:
+    """To be called in every process; the first one writes."""
+    if trainer.is_global_zero:
+        checkpoints.save(step, partial(_save, trainer))
+    else:
+        _save(trainer, checkpoints.path(step))
+
+
+def _save(trainer: pl.Trainer, path: Path) -> None:
     try:
-        checkpoints.save(step, lambda path: trainer.save_checkpoint(path, weights_only=True))
+        trainer.save_checkpoint(path, weights_only=True)
     except Exception:
         trainer.strategy.barrier()  # the one that Lightning did not come to; the other processes wait there
         raise

@@ -11,7 +11,7 @@ from netlapse.observer import Observer
 from netlapse.probe import by_label
 from netlapse.schedule import Schedule, every_epoch
 from netlapse.tracking.checkpoints import Checkpoints
-from netlapse.types import Analysis, Findings, Grouping, Network, ProbeSet, Tracker
+from netlapse.types import Analysis, Answers, Findings, Grouping, Network, ProbeSet, Tracker
 
 
 class Observing:
@@ -63,11 +63,11 @@ class Observing:
         """Only the step at which the training goes on is the earlier one's."""
         self._goes_on = False
 
-    def observe(self, network: Network, step: int, metrics: Mapping[str, float]) -> None:
-        """Log the training's metrics and what the analyses find at this step."""
+    def observe(self, network: Network, step: int, metrics: Mapping[str, float], answers: Answers | None = None) -> None:
+        """Log the training's metrics and what the analyses find at this step; `answers` as in `Observer.observe`."""
         if self.observer is not None:
             extra = {"training": Findings(scalars={f"training/{name}": value for name, value in metrics.items()})} if metrics else None
-            self.observer.observe(network, step, extra=extra, missing_only=self._goes_on)
+            self.observer.observe(network, step, extra=extra, missing_only=self._goes_on, answers=answers)
 
     def close(self, *, failed: bool) -> None:
         """Close the record, if one is open; where nobody chose where it goes, say where it is."""

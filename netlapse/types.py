@@ -196,10 +196,12 @@ class Answers:
 
     statistics  of the forward pass that all analyses share; None until one asks
     arrays      the rest, by scope and name: see `Snapshot.once`
+    show        makes that pass, where several processes share it; None: this process makes it alone
     """
 
     statistics: GroupStatistics | None = None
     arrays: dict[str, Array] = field(default_factory=dict)
+    show: Callable[[Snapshot], GroupStatistics] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,8 +235,10 @@ class Snapshot:
         from netlapse.statistics import group_statistics
 
         if self.answers.statistics is None:
-            self.answers.statistics = group_statistics(
-                self.network, self.probe, self.grouping or by_label, self.layer_names, batch_size=self.batch_size
+            self.answers.statistics = (
+                self.answers.show(self)
+                if self.answers.show is not None
+                else group_statistics(self.network, self.probe, self.grouping or by_label, self.layer_names, batch_size=self.batch_size)
             )
         return self.answers.statistics
 

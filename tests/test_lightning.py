@@ -388,29 +388,6 @@ def test_a_training_that_is_interrupted_keeps_what_was_found() -> None:
     assert "timelapse.html" in tracker.documents
 
 
-def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
-    program = textwrap.dedent("""
-        import sys
-        from netlapse.callbacks.lightning import ObserverCallback
-        from netlapse.schedule import at
-        from netlapse.tracking.folder import FolderTracker
-        from tests.training import probe, train
-        tracker = FolderTracker(sys.argv[1])
-        callback = ObserverCallback(probe(), tracker=tracker, checkpoints=sys.argv[1] + "/weights")
-        train([callback], strategy="ddp_fork", devices=2, accelerator="cpu", use_distributed_sampler=True)
-    """)
-    result = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=300,
-                            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)})  # fmt: skip
-    assert result.returncode == 0, result.stderr[-3000:]
-    alone = MemoryTracker()
-    train([ObserverCallback(probe(), tracker=alone)], epochs=1)
-    both = FolderTracker(tmp_path).recording()
-    assert both.steps == (0, 1, 2)
-    # The initialised network is the same one; after that two processes train on other batches.
-    np.testing.assert_array_equal(both.array("nap", "profile/net.relu").at(0), alone.recording().array("nap", "profile/net.relu").at(0))
-    assert sorted(path.name for path in (tmp_path / "weights").iterdir()) == [f"step_{i:08d}.ckpt" for i in range(3)]
-
-
 def test_a_compiled_module_is_observed_as_what_it_is() -> None:
     plain, compiled = MemoryTracker(), MemoryTracker()
     for tracker in (plain, compiled):
