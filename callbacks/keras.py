@@ -11,6 +11,7 @@ import keras
 
 from netlapse.backends.keras import KerasNetwork
 from netlapse.backends.keras_data import probe_set
+from netlapse.callbacks.interruption import Interruption
 from netlapse.callbacks.observing import Observing
 from netlapse.schedule import Clock, Schedule, Unit, every_epoch
 from netlapse.tracking.checkpoints import Checkpoints
@@ -91,8 +92,9 @@ class ObserverCallback(Observing, _Scheduled):
     checkpoints  a folder for a `.keras` file of every observed step; None: none are kept
     strict       raise what fails in an analysis or the tracker, instead of reporting it and training on
 
-    A training that goes on (`initial_epoch`) into the record it began goes on with that record: what was found at the
-    step it goes on from stays.
+    A training that goes on (`initial_epoch`, BackupAndRestore) into the record it began goes on with that record: what was
+    found at the step it goes on from stays. One that is interrupted by SIGINT or SIGTERM closes its record within seconds;
+    SIGTERM, which Keras leaves to the system, ends the process as `sys.exit(143)` does.
 
     Before the first batch, so that nothing is lost: ValueError for a probe, layers or options that do not fit the model
     and for a record that is another training's, ConnectionError for a server that does not answer, PermissionError for a
@@ -101,12 +103,15 @@ class ObserverCallback(Observing, _Scheduled):
 
     framework, suffix = "keras", ".keras"
     network: KerasNetwork | None = None
+    _interruption: Interruption | None = None
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         super().on_train_begin(logs)
         self.abandon()  # of a training that ended in an error nobody was told
 
     def begin(self, epoch: int) -> None:
+        self._interruption = Interruption()
+        self._interruption.install()
         model = self.model if self.module is None else self.model.get_layer(self.module)
         self.network = KerasNetwork(model, output=self.output, channels_first=self.channels_first)
         atexit.register(self.abandon)
@@ -132,20 +137,24 @@ class ObserverCallback(Observing, _Scheduled):
             self.observe(self.network, step, metrics)
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
+        if self._clock is None and self.tracker is not None and steps_taken(self.model) > 0:
+            self.begin(int(self.params["epochs"]))  # none was left: it was killed after the last, and its record is still to be closed
         self._finish(failed=False)
 
     def abandon(self) -> None:
-        """Close the record of a training that ended in an error, of which Keras tells no callback.
+        """Close the record of a training that ended in an error or was interrupted, of which Keras tells no callback.
 
         Called before the next training and at the end of the process by itself; `netlapse.training.keras.fit` calls it at once.
         """
-        self._finish(failed=True)
+        self._finish(failed=None if self._interruption is not None and self._interruption.happened else True)
 
-    def _finish(self, *, failed: bool) -> None:
+    def _finish(self, *, failed: bool | None) -> None:
         atexit.unregister(self.abandon)
         if self.network is not None:
             with self.network.undisturbed():
                 self.close(failed=failed)
+        if self._interruption is not None:
+            self._interruption.remove()
 
 
 def renamed(logs: Mapping[str, float]) -> dict[str, float]:

@@ -155,7 +155,8 @@ class ObserverCallback(Observing, _Scheduled):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         with restored_random_states():
-            self.close(failed=True)
+            # Others, KeyboardInterrupt and what SIGTERM raises, say that somebody ends the process.
+            self.close(failed=True if isinstance(exception, Exception) else None)
 
     def _own_tracker(self, trainer: pl.Trainer) -> Tracker:
         from netlapse.tracking.mlflow import MlflowTracker

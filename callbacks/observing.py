@@ -69,8 +69,8 @@ class Observing:
             extra = {"training": Findings(scalars={f"training/{name}": value for name, value in metrics.items()})} if metrics else None
             self.observer.observe(network, step, extra=extra, missing_only=self._goes_on, answers=answers)
 
-    def close(self, *, failed: bool) -> None:
-        """Close the record, if one is open; where nobody chose where it goes, say where it is."""
+    def close(self, *, failed: bool | None) -> None:
+        """Close the record, if one is open, as `Observer.finish` does; where nobody chose where it goes, say where it is."""
         observer, self.observer = self.observer, None
         if observer is not None:
             observer.finish(failed=failed)

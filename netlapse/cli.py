@@ -46,7 +46,7 @@ def run_training(cfg: DictConfig) -> None:
     data, network = _data_and_network(cfg)
     probe = instantiate(cfg.probe)(data) if cfg.callback else None
     tracker: Tracker = instantiate(cfg.tracker)
-    failed = True
+    failed: bool | None = True
     try:
         params = _params(cfg)
         title = cfg.name or f"{params['model']} on {data.name}, {time.strftime('%Y-%m-%d %H:%M:%S')}"
@@ -58,6 +58,9 @@ def run_training(cfg: DictConfig) -> None:
             callbacks.append(instantiate(cfg.callback)(probe=probe, tracker=tracker, checkpoints=kept))
         instantiate(cfg.framework.fit)(network, data, callbacks=callbacks, metrics=tracker.metrics, **_trainer(cfg))
         failed = False
+    except (KeyboardInterrupt, SystemExit):
+        failed = None
+        raise
     finally:
         tracker.finish(failed=failed)
     print(summary(tracker.recording(), tracker.place, time.perf_counter() - started))

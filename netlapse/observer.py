@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import platform
 import re
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +29,8 @@ from netlapse.types import Analysis, Answers, Findings, Grouping, Layer, Network
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_IMPORT = uuid.uuid4().hex
 
 PAGE_EVERY = 30.0
 """Seconds between two drawings of the time-lapse page while a training runs; it is always drawn at the end."""
@@ -67,8 +71,11 @@ class Observer:
         resume  go on in a record that holds findings already, of the same probe
 
         Raises ValueError, whether strict or not, saying what does not fit; so it does where the record is another training's.
+        A training that was killed or interrupted may begin anew in its record, in a process of its own: it had no checkpoint
+        yet to go on from, and a cluster starts the same command again, with the same run. What is found again replaces what was.
         """
-        self._check_record(resume)
+        before = self.tracker.manifest
+        self._check_record(resume or _cut_off(before, manifest or {}))
         snapshot = self._snapshot(network, 0)
         described = _fitting(self.probe, network)
         names = snapshot.layer_names
@@ -81,7 +88,6 @@ class Observer:
             function, options = _unbound(analysis)
             if (check := getattr(function, "check", None)) is not None:
                 check(snapshot, **options)
-        before = self.tracker.manifest
         named, analysed = _listed(before, "layers"), _listed(before, "analyses")
         shown = {layer["name"] for layer in named if isinstance(layer, Mapping)} | set(names)
         layers = [{"name": a.name, "kind": a.kind, "shape": list(a.shape), "role": a.role} for a in described if a.name in shown]
@@ -104,6 +110,7 @@ class Observer:
                 **about,
                 # What is gone on with remains what it was, and more is found of it.
                 **({key: before[key] for key in about if key in before} if resume else {}),
+                "process": _process(),
                 "layers": layers,
                 "analyses": [*analysed, *(name for name in self.analyses if name not in analysed)],
                 "history": [*_listed(before, "history"), began],
@@ -209,8 +216,8 @@ class Observer:
             self._draw_page()
         return found
 
-    def finish(self, *, failed: bool = False) -> None:
-        """Draw the time-lapse page and close the record; `failed` where the training ended in an error."""
+    def finish(self, *, failed: bool | None = False) -> None:
+        """Draw the time-lapse page and close the record; `failed` where the training ended in an error, None where it was interrupted."""
         self._draw_page()
         self.attempt("tracker, finishing", self.tracker.finish, failed=failed)
 
@@ -276,6 +283,17 @@ class Observer:
 
     def _snapshot(self, network: Network, step: int, answers: Answers | None = None) -> Snapshot:
         return Snapshot(network, self.probe, step, self.layers, self.grouping, self.batch_size, answers or Answers())
+
+
+def _cut_off(before: Mapping[str, object], now: Mapping[str, object]) -> bool:
+    """Whether a record is of the training that begins now, and was left by a process in which that did not come to an end."""
+    same = all(before.get(key) == now.get(key) for key in ("model", "framework", "step_unit"))
+    return same and before.get("failed") is None and before.get("process") not in (None, _process())
+
+
+def _process() -> str:
+    """Tells the records that this process has open from those that another one left behind."""
+    return f"{_IMPORT}-{os.getpid()}"  # a forked process shares the import
 
 
 def versions() -> dict[str, str]:

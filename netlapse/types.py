@@ -351,8 +351,9 @@ class Tracker(Protocol):
         """Make a failure visible beside the results."""
         ...
 
-    def finish(self, *, failed: bool = False) -> None:
-        """Close the record; `failed` where the training ended in an error. A second call does nothing."""
+    def finish(self, *, failed: bool | None = False) -> None:
+        """Close the record; `failed` where the training ended in an error, None where it was interrupted and somebody waits
+        for the process to end. A second call does nothing."""
         ...
 
     @property

@@ -72,6 +72,47 @@ def following(snapshot: Snapshot, previous: Findings | None) -> Findings:
     return Findings({"path": np.array([*(previous.arrays["path"].tolist() if previous else []), snapshot.step])})
 
 
+def test_a_training_that_was_cut_off_may_begin_anew_in_its_record_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a cluster starts one again that was killed before its first checkpoint."""
+
+    def left(ending: list[bool | None], model: str = "A") -> MemoryTracker:
+        tracker = MemoryTracker()
+        observer = Observer(probe(), [counting], tracker)
+        observer.start(network(), {"model": model, "command": "before"})
+        for step in (0, 1):
+            observer.observe(network(), step)
+        for failed in ending:
+            observer.finish(failed=failed)
+        return tracker
+
+    def again(tracker: MemoryTracker, shown: ProbeSet | None = None) -> Observer:
+        observer = Observer(shown or probe(), [counting], tracker)
+        observer.start(network(), {"model": "A", "command": "again"})
+        return observer
+
+    for ending in ([], [None]):  # killed, and interrupted
+        tracker = left(ending)
+        with pytest.raises(ValueError, match="holds findings already"):
+            again(tracker)  # it may still be going on
+        with monkeypatch.context() as later:
+            later.setattr("netlapse.observer._process", lambda: "another")
+            with pytest.raises(ValueError, match="of another probe"):
+                again(tracker, ProbeSet(probe().inputs, probe().labels[::-1]))
+            observer = again(tracker)
+            for step in (0, 1, 2):
+                observer.observe(network(), step)
+        assert [int(found.arrays["calls"]) for found in tracker.findings["counting"].values()] == [1, 2, 3]
+        assert list(tracker.findings["cost"]) == [0, 1, 2]
+    monkeypatch.setattr("netlapse.observer._process", lambda: "another")
+    cut_off = left([])
+    monkeypatch.setattr("netlapse.observer._process", lambda: "a third")
+    for tracker in (left([False]), left([True]), left([], model="B")):
+        tracker.manifest["process"] = "another"
+        with pytest.raises(ValueError, match="holds findings already"):
+            again(tracker)
+    again(cut_off)
+
+
 def test_only_what_is_missing_at_a_step_is_looked_for() -> None:
     tracker = MemoryTracker()
     alone = Observer(probe(), [counting], tracker)

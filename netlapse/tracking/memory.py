@@ -44,7 +44,7 @@ class MemoryTracker:
     def failure(self, what: str, message: str) -> None:
         self.failures.append({"what": what, "message": message})
 
-    def finish(self, *, failed: bool = False) -> None:
+    def finish(self, *, failed: bool | None = False) -> None:
         self.manifest["failed"] = failed
 
     @property
