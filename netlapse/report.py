@@ -8,6 +8,7 @@ contrast   (s, g, u) int16 per layer: value = number * scale[s]; -32768 where th
 mean       (s, u) float32 per layer: the mean over the groups that have inputs; profile = mean + contrast
 points     (v, 2) uint16 per geometry: position = number / 65535; `triangles` (t, 3) are its Delaunay triangulation
 vertex     (u,) per layout: the point each unit sits at; layouts that permute the same places share their geometry
+laid_out   per layer, for each of the run's `layouts` (the observed one first): which layout holds at each step, or -1
 density    (s, m, h, w) uint8 per saliency method: |map| / mean |map| = number * 6 / 255, above 6 it saturates
 panel      (m, h, w, c) uint8: the inputs, the whole panel scaled by its own smallest and largest value
 
@@ -23,11 +24,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import Delaunay
 
+from netlapse.analysis.topomap import ALL_STEPS
 from netlapse.recording import Recording
 from netlapse.types import Array, Findings, Float64, UInt8
 
@@ -36,6 +39,7 @@ DENSITY_LIMIT = 6.0  # times an even spread, at full colour
 MAP_SIDE = 112  # pixels of a saliency map or an input on the page; larger ones are averaged down
 SD_LIMIT = 2.0  # standard deviations of the layer, at full colour
 MISSING = -32768
+OBSERVED = "topomap"  # the analysis whose layouts were made while the network was seen
 
 _FOLDER = Path(__file__).parent / "page"
 _SCRIPTS = ("data.js", "colour.js", "raster.js", "charts.js", "header.js", "layers.js", "maps.js", "units.js", "saliency.js", "curves.js", "page.js")
@@ -71,16 +75,19 @@ def page(recording: Recording) -> str:
 
 def _document(recording: Recording) -> dict[str, Json]:
     geometries = _Geometries()
+    profiles = _profiles(recording, geometries)
+    repeated = {*_laying_out(recording)} - {layout["analysis"] for layout in profiles["layouts"]}
     return {
         "schema": 1,
         "manifest": {key: recording.manifest[key] for key in _FACTS if key in recording.manifest},
         "steps": list(recording.steps),
-        **_profiles(recording, geometries),
+        **profiles,
         "geometries": geometries.packed,
         "saliency": _saliency(recording),
         "curves": {
             name: {"steps": series.steps.tolist(), "values": [_number(value) for value in series.values.tolist()]}
             for name, series in recording.scalars.items()
+            if name.partition("/")[0] not in repeated
         },
         "analyses": {name: sorted(by_step) for name, by_step in recording.findings.items() if by_step},
         "limits": {"sd": SD_LIMIT, "density": DENSITY_LIMIT},
@@ -90,8 +97,15 @@ def _document(recording: Recording) -> dict[str, Json]:
 # --------------------------------------------------------------------------------------------- profiles and layouts
 
 
-def _profiles(recording: Recording, geometries: _Geometries) -> dict[str, Json]:
-    """Groups with their counts, and every layer's contrast, mean, standard deviation and layouts."""
+class _Profiles(TypedDict):
+    groups: list[str]
+    counts: list[Json]
+    layouts: list[dict[str, Json]]
+    layers: list[dict[str, Json]]
+
+
+def _profiles(recording: Recording, geometries: _Geometries) -> _Profiles:
+    """Groups with their counts, the layouts there are to choose from, and every layer's contrast, mean, deviation and places."""
     found = {step: findings for step, findings in sorted(recording.findings.get("nap", {}).items()) if "groups" in findings.arrays}
     names: list[str] = []
     for findings in found.values():
@@ -103,8 +117,44 @@ def _profiles(recording: Recording, geometries: _Geometries) -> dict[str, Json]:
             continue
         here = dict(zip(map(str, found[step].arrays["groups"].tolist()), found[step].arrays["counts"].tolist()))
         counts.append([int(here.get(name, 0)) for name in names])
-    layers = [_layer(recording, found, names, description, geometries) for description in _described_layers(recording, found)]
-    return {"groups": names, "counts": counts, "layers": layers}
+    analyses = _laying_out(recording)
+    layers = [_layer(recording, found, names, description, analyses, geometries) for description in _described_layers(recording, found)]
+    # The same places in other colours are no other layout.
+    distinct: dict[str, int] = {}
+    laid_out = [cast("list[dict[str, Json]]", layer["laid_out"]) for layer in layers]
+    for number in range(len(analyses)):
+        distinct.setdefault(json.dumps([one[number]["at"] for one in laid_out]), number)
+    for layer, one in zip(layers, laid_out):
+        layer["laid_out"] = [one[number] for number in distinct.values()]
+    return {"groups": names, "counts": counts, "layouts": [_in_words(recording, analyses[n]) for n in distinct.values()], "layers": layers}
+
+
+def _laying_out(recording: Recording) -> list[str]:
+    """The analyses that laid out layers, the observed one first; where there is none, the one that would have."""
+    found = [
+        name for name, by_step in recording.findings.items() if any(key.startswith("layout_step/") for f in by_step.values() for key in f.arrays)
+    ]
+    return sorted(found, key=lambda name: (name != OBSERVED, name)) or [OBSERVED]
+
+
+def _in_words(recording: Recording, analysis: str) -> dict[str, Json]:
+    """How a reader is offered the layouts of an analysis, and whether they are fixed: the same at every step."""
+    if analysis == OBSERVED:
+        return {"analysis": analysis, "words": "as observed", "fixed": False}
+    unit = str(recording.manifest.get("step_unit") or "step")
+    made: dict[str, set[int]] = {}
+    for findings in recording.findings[analysis].values():
+        for name, values in findings.arrays.items():
+            if name.startswith("layout_step/"):
+                made.setdefault(name, set()).add(int(np.asarray(values, np.int64)))
+    fixed = all(len(steps) == 1 for steps in made.values())
+    words = f"each {unit} its own"
+    if fixed:
+        steps = sorted(set.union(*made.values()))
+        words = f"one for all {unit}s" if steps == [ALL_STEPS] else f"fixed at {unit}{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}"
+    # What its source does not tell: `topomap_last_pca` is fixed at a step, and pca.
+    rest = re.sub(r"^topomap_((each|joint|last|at_\d+)(_|$))?", "", analysis).replace("_", " ")
+    return {"analysis": analysis, "words": f"{words}, {rest}" if rest else words, "fixed": fixed}
 
 
 def _described_layers(recording: Recording, found: Mapping[int, Findings]) -> list[dict[str, Json]]:
@@ -117,7 +167,12 @@ def _described_layers(recording: Recording, found: Mapping[int, Findings]) -> li
 
 
 def _layer(
-    recording: Recording, found: Mapping[int, Findings], names: Sequence[str], description: Mapping[str, Json], geometries: _Geometries
+    recording: Recording,
+    found: Mapping[int, Findings],
+    names: Sequence[str],
+    description: Mapping[str, Json],
+    analyses: Sequence[str],
+    geometries: _Geometries,
 ) -> dict[str, Json]:
     name = str(description["name"])
     profiles = {step: np.asarray(f.arrays[f"profile/{name}"], np.float64) for step, f in found.items() if f"profile/{name}" in f.arrays}
@@ -142,7 +197,7 @@ def _layer(
         "mean": _packed(means.astype(np.float32)),
         "sd": sd,
         "limit": limit,
-        **_layouts(recording, name, units, geometries),
+        **_layouts(recording, name, units, analyses, geometries),
     }
 
 
@@ -167,29 +222,29 @@ def _quantised(values: Float64) -> tuple[NDArray[np.int16], Float64]:
     return np.where(finite, np.rint(ratio), MISSING).astype(np.int16), scale
 
 
-def _layouts(recording: Recording, name: str, units: int, geometries: _Geometries) -> dict[str, Json]:
-    """Where the layer's units sit at each step, and why they sit nowhere if they do."""
-    by_step = {step: f.arrays for step, f in sorted(recording.findings.get("topomap", {}).items()) if f"positions/{name}" in f.arrays}
+def _layouts(recording: Recording, name: str, units: int, analyses: Sequence[str], geometries: _Geometries) -> dict[str, Json]:
+    """The layer's distinct layouts, and for each analysis which of them holds at each step, and why none does if so."""
     layouts: list[Json] = []
-    steps: list[int] = []
     seen: dict[tuple[int, bytes, int], int] = {}
-    rows: list[int] = []
-    reason = None if by_step else "no layout was recorded for this layer"
-    for step, arrays in by_step.items():
-        positions = np.asarray(arrays[f"positions/{name}"], np.float64)
-        if positions.shape != (units, 2) or not np.isfinite(positions).all():
-            reason = f"the layout of step {step} has shape {positions.shape} or holds values that are not numbers; expected ({units}, 2)"
-            continue
-        geometry, vertex = geometries.place(positions)
-        made = int(arrays.get(f"layout_step/{name}", np.int64(step)))
-        key = (geometry, vertex.tobytes(), made)
-        if key not in seen:
-            seen[key] = len(layouts)
-            layouts.append({"geometry": geometry, "vertex": _packed(vertex), "step": made})
-        rows.append(seen[key])
-        steps.append(step)
-    where = dict(zip(steps, rows))
-    return {"layouts": layouts, "layout_at": [where.get(step, -1) for step in recording.steps], "layout_missing": reason}
+    laid_out: list[dict[str, Json]] = []
+    for analysis in analyses:
+        by_step = {step: f.arrays for step, f in sorted(recording.findings.get(analysis, {}).items()) if f"positions/{name}" in f.arrays}
+        where: dict[int, int] = {}
+        reason = None if by_step else "no layout was recorded for this layer"
+        for step, arrays in by_step.items():
+            positions = np.asarray(arrays[f"positions/{name}"], np.float64)
+            if positions.shape != (units, 2) or not np.isfinite(positions).all():
+                reason = f"the layout of step {step} has shape {positions.shape} or holds values that are not numbers; expected ({units}, 2)"
+                continue
+            geometry, vertex = geometries.place(positions)
+            made = int(np.asarray(arrays.get(f"layout_step/{name}", np.int64(step)), np.int64))
+            key = (geometry, vertex.tobytes(), made)
+            if key not in seen:
+                seen[key] = len(layouts)
+                layouts.append({"geometry": geometry, "vertex": _packed(vertex), "step": None if made == ALL_STEPS else made})
+            where[step] = seen[key]
+        laid_out.append({"at": [where.get(step, -1) for step in recording.steps], "missing": reason})
+    return {"layouts": layouts, "laid_out": laid_out}
 
 
 class _Geometries:

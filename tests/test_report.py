@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import netlapse.report as report
+from netlapse.analysis.layout import flas, pca
+from netlapse.analysis.relayout import relayout
 from netlapse.recording import Recording
 from netlapse.report import page
 from netlapse.types import Findings
@@ -106,7 +108,7 @@ def test_a_step_that_an_analysis_did_not_observe_is_marked_as_such():
     document = carried(page(Recording(run.manifest, findings)))
     assert document["steps"] == [0, 1, 2, 3]
     assert document["layers"][0]["at"] == [0, -1, 1, 2]
-    assert [at >= 0 for at in document["layers"][0]["layout_at"]] == [True, True, False, True]
+    assert [at >= 0 for at in document["layers"][0]["laid_out"][0]["at"]] == [True, True, False, True]
     assert document["saliency"]["at"] == [0, 1, 2, -1]
     assert document["counts"][1] is None
 
@@ -134,7 +136,7 @@ def test_every_unit_sits_where_the_findings_say():
     document = carried(page(run))
     for layer in document["layers"]:
         for index, step in enumerate(document["steps"]):
-            layout = layer["layouts"][layer["layout_at"][index]]
+            layout = layer["layouts"][layer["laid_out"][0]["at"][index]]
             places = unpacked(document["geometries"][layout["geometry"]]["points"])[unpacked(layout["vertex"])] / 65535
             exact = run.findings["topomap"][step].arrays[f"positions/{layer['name']}"]
             assert np.abs(places - exact).max() <= 0.5 / 65535 + 1e-12
@@ -181,8 +183,8 @@ def test_a_layout_that_does_not_fit_its_layer_is_left_out_with_the_reason():
     run = one_layer([np.ones((2, 3))])
     topomap = {0: Findings({"positions/conv": np.full((3, 2), np.nan)})}
     layer = carried(page(Recording({}, {**run.findings, "topomap": topomap})))["layers"][0]
-    assert layer["layout_at"] == [-1]
-    assert "not numbers" in layer["layout_missing"]
+    assert layer["laid_out"][0]["at"] == [-1]
+    assert "not numbers" in layer["laid_out"][0]["missing"]
 
 
 def test_saliency_is_carried_as_density_within_half_a_step_up_to_the_limit():
@@ -231,9 +233,9 @@ def test_a_step_at_which_a_layer_was_not_laid_out_keeps_its_layout_or_has_none()
     nap = {step: Findings({"groups": np.array(["a", "b"]), "counts": np.array([1, 1]), "profile/x": p}) for step, p in enumerate(profiles)}
     held = {"positions/x": positions, "layout_step/x": np.array(1)}
     layer = carried(page(Recording({}, {"nap": nap, "topomap": {0: Findings(), 1: Findings(held), 2: Findings(held)}})))["layers"][0]
-    assert layer["layout_at"] == [-1, 0, 0]
+    assert layer["laid_out"][0]["at"] == [-1, 0, 0]
     assert [layout["step"] for layout in layer["layouts"]] == [1]
-    assert layer["layout_missing"] is None
+    assert layer["laid_out"][0]["missing"] is None
 
 
 def test_panel_spans_black_to_white_over_all_inputs_and_large_maps_are_means_of_blocks():
@@ -332,3 +334,106 @@ def test_maps_that_do_not_belong_to_the_panel_are_refused_by_name():
     found = Findings({"panel": np.zeros((2, 4, 4, 1)), "maps/gradient": np.zeros((3, 4, 4))})
     with pytest.raises(ValueError, match=r"method 'gradient' have shape \(3, 4, 4\); expected \(2, h, w\)"):
         page(Recording({}, {"saliency": {0: found}}))
+
+
+# ---- layouts made afterwards -----------------------------------------------------------------------------------------
+
+
+def with_relayouts(run: Recording, *choices: dict) -> Recording:
+    findings = dict(run.findings)
+    for choice in choices:
+        name, found = relayout(run, **choice)
+        findings[name] = found
+    return Recording(run.manifest, findings)
+
+
+def test_a_run_that_was_not_laid_out_again_offers_what_was_observed_and_nothing_else():
+    for run in (made_up_run(steps=2), one_layer([np.ones((2, 3))])):
+        document = carried(page(run))
+        assert document["layouts"] == [{"analysis": "topomap", "words": "as observed", "fixed": False}]
+        assert all(len(layer["laid_out"]) == 1 for layer in document["layers"])
+
+
+def test_layouts_are_offered_in_words_the_observed_one_first():
+    choices = [{"source": 2}, {"source": "joint"}, {"layout": pca}, {"source": "last", "layout": pca}, {"source": 1, "name": "topomap_My-own"}]
+    run = with_relayouts(made_up_run(steps=4), *choices)
+    offered = {layout["analysis"]: (layout["words"], layout["fixed"]) for layout in carried(page(run))["layouts"]}
+    assert next(iter(offered)) == "topomap"
+    assert offered == {
+        "topomap": ("as observed", False),
+        "topomap_at_2": ("fixed at epoch 2", True),
+        "topomap_joint": ("one for all epochs", True),
+        "topomap_pca": ("each epoch its own, pca", False),
+        "topomap_last_pca": ("fixed at epoch 3, pca", True),
+        "topomap_My-own": ("fixed at epoch 1, My-own", True),
+    }
+    counted_in_steps = Recording({**run.manifest, "step_unit": None}, run.findings)
+    assert [layout["words"] for layout in carried(page(counted_in_steps))["layouts"]][1:3] == ["fixed at step 1, My-own", "fixed at step 2"]
+
+
+def test_layers_fixed_at_steps_of_their_own_are_offered_as_that():
+    run = made_up_run(steps=3, layers={"x": 5, "y": 6})
+    diverged = dict(run.findings["nap"][2].arrays) | {"profile/y": np.full((10, 6), np.nan)}
+    run = Recording(run.manifest, {**run.findings, "nap": {**run.findings["nap"], 2: Findings(diverged)}})
+    document = carried(page(with_relayouts(run, {"source": "last"})))
+    assert document["layouts"][1] == {"analysis": "topomap_last", "words": "fixed at epochs 1, 2", "fixed": True}
+
+
+def test_in_every_layout_every_unit_sits_where_the_findings_say():
+    run = with_relayouts(made_up_run(steps=3), {"source": 1, "seed": 1}, {"source": "joint"}, {"layout": pca})
+    document = carried(page(run))
+    for layer in document["layers"]:
+        assert len(layer["laid_out"]) == 4
+        for offered, laid_out in zip(document["layouts"], layer["laid_out"]):
+            for index, step in enumerate(document["steps"]):
+                found = run.findings[offered["analysis"]][step].arrays
+                layout = layer["layouts"][laid_out["at"][index]]
+                places = unpacked(document["geometries"][layout["geometry"]]["points"])[unpacked(layout["vertex"])] / 65535
+                assert np.abs(places - found[f"positions/{layer['name']}"]).max() <= 0.5 / 65535 + 1e-12
+                made = int(found[f"layout_step/{layer['name']}"])
+                assert layout["step"] == (None if made == -1 else made)
+
+
+def test_a_fixed_layout_is_carried_once_and_shares_the_places():
+    run = made_up_run(steps=5)
+    live = {step: Findings({**found.arrays, **disc}) for step, found in run.findings["topomap"].items() for disc in [_on_flas_disc(found)]}
+    run = Recording(run.manifest, {**run.findings, "topomap": live})
+    before, after = (carried(page(one)) for one in (run, with_relayouts(run, {"source": "last"})))
+    assert len(after["geometries"]) == len(before["geometries"])
+    for earlier, layer in zip(before["layers"], after["layers"]):
+        assert len(layer["layouts"]) == len(earlier["layouts"]) + 1
+
+
+def _on_flas_disc(found: Findings) -> dict:
+    """Positions of the layout that is the default, as a run observes it: other units at the same places at every step."""
+    moved = {}
+    for name, values in found.arrays.items():
+        if name.startswith("positions/"):
+            places = flas(np.random.default_rng(0).random((len(values), 3)))
+            moved[name] = places[np.lexsort(np.asarray(values, float).T)]
+    return moved
+
+
+def test_the_same_places_in_other_colours_are_offered_once_and_what_was_observed_not_again():
+    run = with_relayouts(made_up_run(steps=3), {"source": "last"}, {"source": "last", "colours": "purple_white_orange"}, {"source": 2})
+    run = Recording(run.manifest, {**run.findings, "topomap_seen": run.findings["topomap"]})
+    document = carried(page(run))
+    assert [layout["analysis"] for layout in document["layouts"]] == ["topomap", "topomap_at_2"]
+    assert all(len(layer["laid_out"]) == 2 for layer in document["layers"])
+    families = {name.split("/")[0] for name in document["curves"]}
+    assert "topomap_at_2" in families
+    assert not families & {"topomap_last", "topomap_last_purple_white_orange"}
+
+
+def test_a_run_that_only_recorded_profiles_is_shown_in_the_layout_made_afterwards():
+    run = made_up_run(steps=3)
+    profiles = Recording(run.manifest, {"nap": run.findings["nap"]})
+    document = carried(page(with_relayouts(profiles, {"source": "joint"})))
+    assert [layout["analysis"] for layout in document["layouts"]] == ["topomap_joint"]
+    assert all(layer["laid_out"][0]["at"] == [0, 0, 0] for layer in document["layers"])
+
+
+def test_positions_of_something_else_are_no_layout():
+    run = made_up_run(steps=1)
+    fields = {0: Findings({f"positions/{layer}": np.zeros((units, 3, 2)) for layer, units in LAYERS.items()})}
+    assert len(carried(page(Recording(run.manifest, {**run.findings, "receptive_field": fields})))["layouts"]) == 1

@@ -16,9 +16,13 @@ const KNOWN_CURVES = {
 };
 const FAMILIES = ["training", "nap", "layout", "saliency", "similarity", "fairness", "receptive_field", "cost"];
 
+// Layouts made afterwards have metrics of their own, in charts beside those of the observed one.
+const relaid = new Map(run.layouts.map((layout) => [layout.analysis, layout]));
+
 // The chart a metric belongs to, and its name in it.
 function placed(name) {
   const [family, ...rest] = name.split("/");
+  if (relaid.has(family)) return ["layout", `${family}/${rest[0]}`, rest.slice(1).join("/")];
   if (!rest.length) return ["other", name, name];
   const line = rest.join("/");
   if (family === "training") return [family, `training/${line.replace(/^(train|val|valid|validation|test)[_/ ]/, "")}`, line];
@@ -30,12 +34,20 @@ function chartsOfRun() {
   const charts = new Map();
   for (const [name, curve] of Object.entries(run.curves)) {
     const [family, key, line] = placed(name);
+    if (run.layouts.some(({ analysis, fixed }) => fixed && key === `${analysis}/motion`)) continue; // it rests
     if (!charts.has(key)) charts.set(key, { key, family, lines: [] });
     charts.get(key).lines.push({ line, curve });
   }
   const rank = (chart) => (FAMILIES.indexOf(chart.family) + 100) % 100 + (FAMILIES.includes(chart.family) ? 0 : 50);
   const order = Object.keys(KNOWN_CURVES);
-  return [...charts.values()].sort((a, b) => rank(a) - rank(b) || order.indexOf(a.key) - order.indexOf(b.key) || (a.key < b.key ? -1 : 1));
+  const place = ({ key }) => (relaid.has(key.split("/")[0]) ? order.length : order.indexOf(key));
+  return [...charts.values()].sort((a, b) => rank(a) - rank(b) || place(a) - place(b) || (a.key < b.key ? -1 : 1));
+}
+
+function relaidTitle(key) {
+  const [analysis, metric] = key.split("/");
+  const known = KNOWN_CURVES[`layout/${metric}`];
+  return relaid.has(analysis) && known ? [known[0], `layout: ${relaid.get(analysis).words}`] : null;
 }
 
 function drawCurves() {
@@ -66,7 +78,7 @@ function drawCurves() {
           values: curve.values,
           strong: byLayer ? () => layer === state.layer : undefined,
         }));
-        const [title, hint] = KNOWN_CURVES[chart.key] || [capital(chart.key.split("/").slice(chart.family === "training" ? 1 : 0).join(" ").replace(/_/g, " ")), ""];
+        const [title, hint] = KNOWN_CURVES[chart.key] || relaidTitle(chart.key) || [capital(chart.key.split("/").slice(chart.family === "training" ? 1 : 0).join(" ").replace(/_/g, " ")), ""];
         const made = lineChart({ series, width, height: 176, label: title, zero: /drift|motion|dead|cost|overhead|loss/.test(chart.key) });
         drawn.push(made);
         return make("figure", { class: "curve" }, make("figcaption", {}, make("strong", {}, title), hint && make("span", {}, hint)), made.node);

@@ -73,6 +73,7 @@ const state = {
   difference: "none", // "none" | "step" | "group"
   otherStep: 0, // an index into `steps`
   otherGroup: 0,
+  layout: 0, // which of the run's layouts the units are placed by; 0 is the one observed
   places: -1, // the step (index) whose layout is used for all steps, or -1: each step its own
   hover: null, // a unit of the current layer
   pins: {}, // layer index -> unit

@@ -33,14 +33,14 @@ function drawMaps() {
     notices.replaceChildren(...mapNotices(layer, index).filter(Boolean));
     mapsView.grid.classList.toggle("held", layer.at[state.step] < 0);
     paintMaps(layer, index);
-    if (mapsView.placesNote) mapsView.placesNote.hidden = !layer.layouts.length;
+    mapsView.places.hidden = run.layouts[state.layout].fixed || !layer.laid_out[state.layout].at.some((at) => at >= 0);
   };
   mapsView.update = update;
   view(["width"], () => {
     arrangeMaps();
     update();
   });
-  view(["step", "layer", "quantity", "difference", "otherStep", "otherGroup", "places"], update);
+  view(["step", "layer", "quantity", "difference", "otherStep", "otherGroup", "layout", "places"], update);
 }
 
 // As many maps in a row as fit, in rows of nearly equal length.
@@ -91,7 +91,8 @@ function controls() {
   for (const button of difference.children) if ((button.dataset.key === "step" && steps.length < 2) || (button.dataset.key === "group" && groupCount < 2)) button.disabled = true;
   const other = make("span", {});
   const places = choice("Places", [[-1, "each step its own"], ...stepOptions.map(([i, text]) => [i, `as at ${text}`])], String(state.places), (value) => set({ places: Number(value) }));
-  mapsView.placesNote = places;
+  mapsView.places = places;
+  const layouts = run.layouts.length > 1 && choice("Layout", run.layouts.map(({ words }, i) => [i, words]), String(state.layout), (value) => set({ layout: Number(value) }));
   const show = () => {
     quantity.show(state.quantity);
     difference.show(state.difference);
@@ -101,7 +102,7 @@ function controls() {
   };
   view(["quantity", "difference"], show);
   show();
-  return make("div", { class: "controls" }, quantity, difference, other, places);
+  return make("div", { class: "controls" }, quantity, difference, other, layouts, places);
 }
 
 function mapNotices(layer, index) {
@@ -114,7 +115,7 @@ function mapNotices(layer, index) {
   else if (state.quantity === "sd" && sd === null) note("The standard deviation of this layer was not recorded at this step. Its maps can be shown ", rawButton(), ".");
   else if (state.quantity === "sd" && sd === 0) note("This layer gives the same response to every probe input at this step, so its standard deviation is 0 and nothing can be measured in it. Its maps can be shown ", rawButton(), ".");
   const layout = mapsView.layout;
-  if (!layout.vertex) note(`${capital(layer.layout_missing || "no layout")}${run.analyses.topomap ? "" : ` (${whyMissing("topomap")})`}: units are drawn in the order of their index, and neighbours mean nothing.`);
+  if (!layout.vertex) note(`${capital(layer.laid_out[state.layout].missing || "no layout")}${run.analyses[run.layouts[state.layout].analysis] ? "" : ` (${whyMissing("topomap")})`}: units are drawn in the order of their index, and neighbours mean nothing.`);
   else if (!layout.geometry.triangles.length) note(`${layer.units < 3 ? `A layer of ${plural(layer.units, "unit")}` : "This layer’s layout lies on one line and"} spans no area, so there is no field to draw: each unit is a disc.`);
   if (state.difference === "step" && layer.at[state.otherStep] < 0) note(`Nothing to subtract: this layer was not observed at ${nameOfStep(steps[state.otherStep])}.`);
   if (state.difference === "step" && state.otherStep === index) note("A step minus itself is zero everywhere; choose another step to subtract.");

@@ -38,7 +38,7 @@ function drawBar() {
     next.disabled = state.step === last;
     note.replaceChildren(...barNote(last));
   };
-  view(["step", "layer", "places"], show);
+  view(["step", "layer", "layout", "places"], show);
   show();
   const measure = () => document.documentElement.style.setProperty("--bar", `${bar.offsetHeight}px`);
   view(["width"], measure);
@@ -65,8 +65,7 @@ function barNote(last) {
   if (!last) out.push(make("span", {}, `One ${unitOfStep} was observed: there is nothing to play.`));
   if (run.layers.length) {
     const layer = layerNow();
-    const { step } = layoutAt(layer, Math.max(heldStep(layer.at, state.step), 0));
-    out.push(make("span", {}, step === null ? "no layout for this layer" : `places of units: layout of ${nameOfStep(step)}`));
+    out.push(make("span", {}, layoutText(layoutAt(layer, Math.max(heldStep(layer.at, state.step), 0)))));
   }
   return out;
 }
@@ -97,14 +96,16 @@ function eventMarks(last, go) {
   return node;
 }
 
-// The address may carry the step and the layer; in a sandboxed frame it may be unreadable or read-only.
+// The address may carry the step, the layer and the layout; in a sandboxed frame it may be unreadable or read-only.
 function readAddress() {
   try {
     const wanted = new URLSearchParams(window.location.hash.slice(1));
     const step = wanted.has("step") ? steps.indexOf(Number(wanted.get("step"))) : -1;
     const layer = run.layers.findIndex((l) => l.name === wanted.get("layer"));
+    const layout = run.layouts.findIndex((l) => l.analysis === wanted.get("layout"));
     if (step >= 0) state.step = step;
     if (layer >= 0) state.layer = layer;
+    if (layout >= 0) state.layout = layout;
   } catch {
     // The page needs no address.
   }
@@ -115,7 +116,7 @@ function writeAddress() {
   clearTimeout(addressTimer);
   addressTimer = setTimeout(() => {
     try {
-      const parts = { step: steps[state.step], ...(run.layers.length ? { layer: layerNow().name } : {}) };
+      const parts = { step: steps[state.step], ...(run.layers.length ? { layer: layerNow().name } : {}), ...(state.layout ? { layout: run.layouts[state.layout].analysis } : {}) };
       window.history.replaceState(null, "", `#${new URLSearchParams(parts)}`);
     } catch {
       // The page needs no address.
@@ -137,7 +138,7 @@ if (mapsView.update) {
   mapsView.update();
 }
 if (run.layers.length) markUnit();
-view(["step", "layer"], writeAddress);
+view(["step", "layer", "layout"], writeAddress);
 
 let widthBefore = document.documentElement.clientWidth;
 let resizing = null;

@@ -158,15 +158,19 @@ function cells(units) {
   return { key: `cells ${units}`, x, y, triangles: [], radius: Math.min(0.44 / side, DISC) };
 }
 
-// Where the layer's units are at a step (index): the geometry, each unit's point in it, and the step the layout is from.
+// Where the layer's units are at a step (index) in the chosen layout: the geometry, each unit's point in it, and the step
+// it is made from (null where it is made from all of them).
 function layoutAt(layer, index) {
+  const { at } = layer.laid_out[state.layout];
   const wanted = state.places >= 0 ? state.places : index;
-  let found = heldStep(layer.layout_at, wanted);
-  if (found < 0) found = nextStep(layer.layout_at, wanted);
+  let found = heldStep(at, wanted);
+  if (found < 0) found = nextStep(at, wanted);
   if (found < 0) return { geometry: (layer.cells = layer.cells || cells(layer.units)), vertex: null, step: null };
-  const layout = layer.layouts[layer.layout_at[found]];
+  const layout = layer.layouts[at[found]];
   return { geometry: geometries[layout.geometry](), vertex: unpack(layout.vertex), step: layout.step };
 }
+
+const layoutText = ({ vertex, step }) => (!vertex ? "no layout for this layer" : `places of units: ${step === null ? `one layout for all ${unitOfStep}s` : `layout of ${nameOfStep(step)}`}`);
 
 // Values per point of the geometry: units that share a point are averaged.
 function atPoints({ geometry, vertex }, values) {

@@ -23,7 +23,7 @@ function followPointer(frame) {
 
 function drawUnits() {
   if (!run.layers.length) return;
-  view(["hover", "pins", "layer", "step", "quantity", "places", "difference", "otherStep", "otherGroup"], markUnit);
+  view(["hover", "pins", "layer", "step", "quantity", "layout", "places", "difference", "otherStep", "otherGroup"], markUnit);
   const root = document.getElementById("unit");
   let chart = null;
   const rebuild = () => {
