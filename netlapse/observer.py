@@ -24,6 +24,7 @@ import numpy as np
 from netlapse import __version__
 from netlapse.probe import by_label
 from netlapse.tracking.checkpoints import Checkpoints
+from netlapse.tracking.secrecy import scrubbed
 from netlapse.types import Analysis, Answers, Findings, Grouping, Layer, Network, ProbeSet, Snapshot, Tracker
 
 log = logging.getLogger(__name__)
@@ -226,13 +227,13 @@ class Observer:
         if what in self._reported:
             return
         self._reported.add(what)
-        message = f"{type(error).__name__}: {error}"
+        message = scrubbed(f"{type(error).__name__}: {error}")
         log.warning("netlapse: %s failed, and training goes on without it: %s", what, message)
-        log.debug("%s", "".join(traceback.format_exception(error)))
+        log.debug("%s", scrubbed("".join(traceback.format_exception(error))))
         try:
             self.tracker.failure(what, message)
         except Exception as second:  # the report of a failure must not be what ends a training
-            log.warning("netlapse: that failure could not be recorded either: %s", second)
+            log.warning("netlapse: that failure could not be recorded either: %s", scrubbed(str(second)))
 
     def _analysed(self, name: str, analysis: Analysis, snapshot: Snapshot) -> Findings:
         if name not in self._previous:
