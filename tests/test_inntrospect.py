@@ -499,6 +499,7 @@ NAMES = "layer_names.json"
             r"group_name_to_files\.json cannot be read as JSON: .* remove it, as it may be left out",
         ),
         (lambda f: json_of(f, NAMES, {"layer000": "a", "layer001": "b"}), r"layer_names\.json says .*; expected a name for each of \['layer000', "),
+        (lambda f: json_of(f, NAMES, dict(zip([*LAYERS, "layer003"], "abcd"))), r"layer_names\.json says .*; expected a name for each of"),
         (lambda f: json_of(f, NAMES, dict(zip(LAYERS, "aba"))), r"layer_names\.json says .* all distinct"),
         (lambda f: json_of(f, NAMES, dict(zip(LAYERS, ["a", "output", "c"]))), r"layer_names\.json says .* 'output' for none but the last"),
         (lambda f: json_of(f, NAMES, dict(zip(LAYERS, ["a", "input", "c"]))), r"layer_names\.json says .* 'input' for none but the first"),
@@ -690,6 +691,17 @@ def test_an_output_no_layer_gives_is_recorded_as_output(tmp_path: Path) -> None:
     np.testing.assert_array_equal(recorded.outputs(same.inputs), 2 * recorded.activations(same.inputs, ["head"])["head"])
     classes = recorded.outputs(same.inputs).argmax(axis=1)
     np.testing.assert_allclose(gradient(recorded, same.inputs, classes), gradient(network, same.inputs, classes), rtol=1e-5)
+
+
+def test_the_layer_that_gives_the_output_is_recorded_once_and_last(tmp_path: Path) -> None:
+    network, probe = small(), shown()
+    recorded, _ = read(activations_to_inntrospect(network, probe, ["4", "1"], tmp_path / "chosen"))
+    assert recorded.layers == ("input", "1", "4")
+    twice = small(nn.Sequential(nn.Flatten(), nn.Linear(72, 3), nn.Identity()))
+    assert [layer.role for layer in twice.describe(probe.inputs[:2])] == ["other", "output", "output"]
+    recorded, same = read(activations_to_inntrospect(twice, probe, ["1", "2"], tmp_path / "twice"))
+    assert recorded.layers == ("input", "1", "2")
+    np.testing.assert_array_equal(recorded.outputs(same.inputs), recorded.activations(same.inputs, ["1"])["1"])
 
 
 def test_a_class_activation_map_of_an_export_is_that_of_the_network(tmp_path: Path) -> None:
