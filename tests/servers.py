@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import os
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-Behaviour = Literal["pass", "refuse", "hang"]
+Behaviour = Literal["pass", "refuse", "refuse files", "hang"]
 
 
 def free_port() -> int:
@@ -68,12 +69,15 @@ class Proxy:
 
     upstream   the server's address; None: there is none behind it
     seconds    how long each call waits before it is handed on
-    behaviour  "pass" hands calls on, "refuse" answers 500 to all but /health, "hang" answers nothing; it may be changed at any time
-    calls      what was asked, such as ("GET", "/api/2.0/mlflow/runs/get")
+    behaviour  "pass" hands calls on, "refuse" answers 500 to all but /health, "refuse files" to artifacts alone, "hang" answers
+               nothing; it may be changed at any time
+    password   "user:password", without which a call is answered 401; None: nobody is asked for one
+    calls      what was asked, such as ("GET", "/api/2.0/mlflow/runs/get?run_id=abc")
     """
 
-    def __init__(self, upstream: str | None = None, *, seconds: float = 0.0, behaviour: Behaviour = "pass") -> None:
+    def __init__(self, upstream: str | None = None, *, seconds: float = 0.0, behaviour: Behaviour = "pass", password: str | None = None) -> None:
         self.upstream, self.seconds, self.behaviour = upstream, seconds, behaviour
+        expected = None if password is None else "Basic " + base64.b64encode(password.encode()).decode()
         self.calls: list[tuple[str, str]] = []
         self.released = threading.Event()
         proxy = self
@@ -92,12 +96,14 @@ class Proxy:
 
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                proxy.calls.append((self.command, urlsplit(self.path).path))
+                proxy.calls.append((self.command, self.path))
                 proxy.released.wait(proxy.seconds)
                 if proxy.behaviour == "hang":
                     proxy.released.wait()
                     self.close_connection = True
-                elif proxy.behaviour == "refuse" or proxy.upstream is None:
+                elif expected is not None and self.headers.get("Authorization") != expected:
+                    self.reply(401, {"Content-Type": "text/plain"}, b"who are you?")
+                elif proxy.behaviour == "refuse" or proxy.upstream is None or (proxy.behaviour == "refuse files" and "artifacts" in self.path):
                     self.reply(200 if self.path == "/health" else 500, {"Content-Type": "text/plain"}, b"no")
                 else:
                     self.reply(*proxy.forwarded(self.command, self.path, body, dict(self.headers)))
@@ -115,13 +121,14 @@ class Proxy:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.uri = f"http://127.0.0.1:{self._server.server_port}"
+        self.uri = f"http://{f'{password}@' if password else ''}127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
     def forwarded(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         assert self.upstream is not None
-        kept = {name: value for name, value in headers.items() if name.lower() not in ("host", "connection", "content-length", "accept-encoding")}
+        dropped = ("host", "connection", "content-length", "accept-encoding", "authorization")
+        kept = {name: value for name, value in headers.items() if name.lower() not in dropped}
         connection = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=60)
         try:
             connection.request(method, path, body, kept)
@@ -137,9 +144,9 @@ class Proxy:
 
 
 @contextmanager
-def proxy(upstream: str | None = None, *, seconds: float = 0.0, behaviour: Behaviour = "pass") -> Iterator[Proxy]:
+def proxy(upstream: str | None = None, *, seconds: float = 0.0, behaviour: Behaviour = "pass", password: str | None = None) -> Iterator[Proxy]:
     """A started `Proxy`, closed at the end: `with proxy(server.uri, seconds=0.2) as slow: train(slow.uri)`."""
-    between = Proxy(upstream, seconds=seconds, behaviour=behaviour)
+    between = Proxy(upstream, seconds=seconds, behaviour=behaviour, password=password)
     try:
         yield between
     finally:

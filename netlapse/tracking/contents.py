@@ -69,7 +69,11 @@ class Contents:
         A run is asked for its latest points, and for all points of a key only where an earlier step comes again.
         """
         batch: dict[tuple[str, int], set[str]] = {}
-        return [point for point in points if self._took(point, batch.setdefault((point.key, point.step), set()), once)]
+        taken = [point for point in points if self._took(point, batch.setdefault((point.key, point.step), set()), once)]
+        for (key, step), values in batch.items():
+            if key in self._histories:
+                self._histories[key].setdefault(step, set()).update(values)
+        return taken
 
     def _took(self, point: Metric, taken: set[str], once: bool) -> bool:
         value, latest = _stored(point.value), self._latest_points()
@@ -82,8 +86,6 @@ class Contents:
         if value in there or (once and there):
             return False
         taken.add(value)
-        if point.key in self._histories:
-            self._histories[point.key].setdefault(point.step, set()).add(value)
         if step is None or point.step >= step:
             latest[point.key] = (point.step, value)
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,10 +46,12 @@ def silence(uri: str) -> str | None:
     """
     if not is_server(uri):
         return None
+    started = time.monotonic()
     try:
         status = ask(uri, "GET", "experiments/search", params={"max_results": 1})
     except Exception as error:  # no name, no route, no answer, no certificate, no address
-        return brief(error)
+        waited = time.monotonic() - started
+        return brief(error) if waited < ANSWER_SECONDS else f"no answer within {waited:.0f} s"
     return f"it answers {status}" if status in _BROKEN or status >= 500 else None
 
 
