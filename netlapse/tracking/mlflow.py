@@ -66,7 +66,7 @@ class MlflowTracker:
             self.run_id = plain_name("a run", run_id)
             self.run = self._client.get_run(run_id).info
             self._contents = Contents(self._client, run_id, new=self._owned)
-            self._open()
+            self._open(new=self._owned)
         in_background(self.uri)
 
     def _made(self, experiment: str) -> str:
@@ -74,14 +74,14 @@ class MlflowTracker:
         made = self._client.create_run(experiment_id(self._client, self.uri, experiment), run_name=time.strftime("%Y-%m-%d %H:%M:%S"))
         return str(made.info.run_id)
 
-    def _open(self) -> None:
+    def _open(self, *, new: bool = False) -> None:
         folder, lock = claimed(self.run_id)
         if (folder / TARGET).is_file():  # a process was killed before it could end the run
             self._owned = self._owned or bool(json.loads((folder / TARGET).read_text()).get("owned"))
         self.spool = FolderTracker(folder)
         write(folder / TARGET, json.dumps({"uri": scrubbed(self.uri), "run_id": self.run_id, "owned": self._owned}).encode())
         self._uploads = Uploads(self._client, self.uri, self.run_id, folder, self._contents)
-        if fetched := _fetch(self._client, self.run_id, folder):
+        if not new and (fetched := _fetch(self._client, self.run_id, folder)):
             self._uploads.arrived(fetched)
             self.spool = FolderTracker(folder)
         self._uploader = Uploader(self._uploads, self.uri, folder, lock)
@@ -307,7 +307,7 @@ def _fetch(client: MlflowClient, run_id: str, folder: Path) -> list[Path]:
         for path in sorted(Path(fetched).rglob("*")):
             place = path.relative_to(fetched)
             here = folder / place
-            if _OURS.fullmatch(place.as_posix()) and path.is_file() and not path.is_symlink() and not here.exists():
+            if _OURS.fullmatch(place.as_posix()) and path.is_file() and not here.exists():
                 here.parent.mkdir(parents=True, exist_ok=True)
                 moved.append(Path(shutil.move(path, here)))
     return moved
