@@ -165,10 +165,9 @@ def _origins(places: Places) -> str:
 
 def _default_name(source: Source, layout: Callable[..., Float64], seed: int, colours: str) -> str:
     parts = [] if source == "each" else [source if isinstance(source, str) else f"at_{source}"]
-    while isinstance(layout, partial):
-        layout = layout.func
-    if layout is not flas:
-        parts.append(str(getattr(layout, "__name__", type(layout).__name__)))
+    function = layout.func if isinstance(layout, partial) else layout  # a partial of a partial is one partial
+    if function is not flas:
+        parts.append(str(getattr(function, "__name__", type(function).__name__)))
     parts += [f"seed_{seed}"] * (seed != 0) + [colours] * (colours != BLUE_WHITE_RED)
     return "topomap_" + re.sub(r"[^A-Za-z0-9_\-]", "", "_".join(parts or ["each"]))
 

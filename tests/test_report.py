@@ -357,6 +357,7 @@ def test_a_run_that_was_not_laid_out_again_offers_what_was_observed_and_nothing_
 def test_layouts_are_offered_in_words_the_observed_one_first():
     choices = [{"source": 2}, {"source": "joint"}, {"layout": pca}, {"source": "last", "layout": pca}, {"source": 1, "name": "topomap_My-own"}]
     run = with_relayouts(made_up_run(steps=4), *choices)
+    run = Recording(run.manifest, {**run.findings, "by_hand": relayout(run, source=0)[1]})
     offered = {layout["analysis"]: (layout["words"], layout["fixed"]) for layout in carried(page(run))["layouts"]}
     assert next(iter(offered)) == "topomap"
     assert offered == {
@@ -366,9 +367,20 @@ def test_layouts_are_offered_in_words_the_observed_one_first():
         "topomap_pca": ("each epoch its own, pca", False),
         "topomap_last_pca": ("fixed at epoch 3, pca", True),
         "topomap_My-own": ("fixed at epoch 1, My-own", True),
+        "by_hand": ("fixed at epoch 0, by hand", True),
     }
     counted_in_steps = Recording({**run.manifest, "step_unit": None}, run.findings)
-    assert [layout["words"] for layout in carried(page(counted_in_steps))["layouts"]][1:3] == ["fixed at step 1, My-own", "fixed at step 2"]
+    assert [layout["words"] for layout in carried(page(counted_in_steps))["layouts"]][2:4] == ["fixed at step 1, My-own", "fixed at step 2"]
+
+
+def test_a_layout_is_not_fixed_because_one_layer_had_to_keep_its_own():
+    run = made_up_run(steps=3, layers={"x": 5, "y": 6})
+    nap = {
+        step: Findings({**f.arrays, "profile/y": f.arrays["profile/y"] if step == 0 else np.full((10, 6), np.inf)})
+        for step, f in run.findings["nap"].items()
+    }
+    run = with_relayouts(Recording(run.manifest, {**run.findings, "nap": nap}), {"layout": pca})
+    assert carried(page(run))["layouts"][1] == {"analysis": "topomap_pca", "words": "each epoch its own, pca", "fixed": False}
 
 
 def test_layers_fixed_at_steps_of_their_own_are_offered_as_that():
