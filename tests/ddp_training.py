@@ -65,7 +65,7 @@ class Report(pl.Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.shown: list[int] = []  # sizes of the batches that are neither trained nor validated on
-        self.buffers: list[dict[str, list[float]]] = []  # at the end of each epoch
+        self.buffers: list[dict[str, list[float]]] = []  # before and after each epoch, and so after and before each observation
         self.own = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -82,6 +82,9 @@ class Report(pl.Callback):
 
     def on_validation_end(self, *args: object) -> None:
         self.own = False
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.on_train_epoch_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.buffers.append({name: value.tolist() for name, value in pl_module.named_buffers()})
