@@ -176,10 +176,12 @@ def test_code_in_a_bare_pickle_does_not_run(tmp_path: Path) -> None:
 
 def test_what_the_error_advises_works(tmp_path: Path) -> None:
     state = nn.Linear(2, 2).state_dict()
-    torch.save({"state_dict": state, "hyper_parameters": {"where": pathlib.PurePosixPath("a")}}, tmp_path / "m.ckpt")
-    with pytest.raises(ValueError, match=r"code of pathlib\.PurePosixPath.*add_safe_globals\(\[pathlib\.PurePosixPath\]\)"):
+    paths = [pathlib.PurePosixPath("a"), pathlib.PureWindowsPath("a")]
+    torch.save({"state_dict": state, "hyper_parameters": {"where": paths}}, tmp_path / "m.ckpt")
+    both = r"pathlib\.PurePosixPath, pathlib\.PureWindowsPath"
+    with pytest.raises(ValueError, match=rf"code of {both}.*add_safe_globals\(\[{both}\]\)"):
         read_weights(tmp_path / "m.ckpt")
-    with torch.serialization.safe_globals([pathlib.PurePosixPath]):
+    with torch.serialization.safe_globals([pathlib.PurePosixPath, pathlib.PureWindowsPath]):
         assert list(read_weights(tmp_path / "m.ckpt").arrays) == list(state)
     torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
     with pytest.raises(ValueError, match=r"code of torch\.nn\.modules\.linear\.Linear can rebuild"):
