@@ -176,5 +176,5 @@ def _check_name(name: str, recording: Recording) -> None:
     if not re.fullmatch(r"topomap_[A-Za-z0-9_\-]+", name):
         raise ValueError(f"a relayout cannot be named {name!r}; expected 'topomap_' and then letters, digits, '_' or '-'")
     there = recording.findings.get(name, {})
-    if any(found.arrays and not any(metric.startswith(f"{name}/") for metric in found.scalars) for found in there.values()):
+    if any(not any(metric.startswith(f"{name}/") for metric in found.scalars) for found in there.values()):
         raise ValueError(f"{name!r} is an analysis observed in this run, which a relayout must not replace; give the relayout another `name`")

@@ -379,6 +379,8 @@ def test_a_recording_without_profiles_is_refused_with_what_it_has() -> None:
         relayout(Recording({}, {"nap": {**RUN.findings["nap"], 2: Findings(arrays)}}))
     with pytest.raises(ValueError, match=r"at step 0 there is nothing"):
         relayout(Recording({}, {"nap": {0: Findings()}}))
+    with pytest.raises(ValueError, match=r"at step 0 there is \['counts', 'groups'\]"):
+        relayout(Recording({}, {"nap": {0: Findings({"groups": np.array(["a"]), "counts": np.ones(1, np.int64)})}}))
 
 
 def test_unknown_colours_and_limits_are_refused() -> None:
