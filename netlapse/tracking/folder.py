@@ -61,9 +61,10 @@ class FolderTracker:
         self.write_manifest()
 
     def log(self, analysis: str, step: int, findings: Findings) -> None:
-        write(self.findings_path(analysis, step), packed(findings))
+        data, path = packed(findings), self.findings_path(analysis, step)
         for key, image in findings.images.items():
             write(self.image_path(key, step), png(image))
+        write(path, data)  # last: a step that has its findings is taken to be whole, also by who goes on after a kill
         self.write_manifest()
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
