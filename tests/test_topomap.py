@@ -225,3 +225,20 @@ def test_colours_are_the_readers_choice_and_change_no_number() -> None:
 def test_colours_that_are_not_there_are_refused_before_training() -> None:
     with pytest.raises(ValueError, match=r"no colours named 'jet'; there are \['blue_white_red'"):
         topomap.check(snapshot(WEIGHTS), colours="jet")  # type: ignore[attr-defined]
+
+
+def test_a_layout_is_handed_the_positions_of_the_checkpoint_before() -> None:
+    handed: list[Float64 | None] = []
+
+    def listening(profiles: Float64, *, seed: int, previous: Float64 | None) -> Float64:
+        handed.append(previous)
+        return flas(profiles, seed=seed, previous=previous)
+
+    first = topomap(snapshot(WEIGHTS), None, layout=listening)
+    topomap(snapshot(WEIGHTS, 1), first, layout=listening)
+    before, after = handed[: len(handed) // 2], handed[len(handed) // 2 :]
+    assert all(previous is None for previous in before)
+    layers = [name for name in first.arrays if name.startswith("positions/")]
+    assert len(after) == len(layers) > 0
+    for name, previous in zip(layers, after):
+        np.testing.assert_array_equal(previous, first.arrays[name])
