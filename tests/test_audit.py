@@ -111,12 +111,13 @@ def test_the_same_weights_at_different_steps(tmp_path: Path, made: Torch | Keras
     assert only(audit(files, made.read)) == Problem((1, 3, 4), "identical", "the same weights in 3 files")
 
 
-def test_weights_are_not_the_same_that_differ_in_a_name_a_shape_or_one_bit() -> None:
+def test_weights_are_not_the_same_that_differ_in_a_name_a_shape_a_type_or_one_bit() -> None:
     base = {"a": np.arange(6, dtype=np.float32), "b": np.zeros(6, np.float32)}
     others = [
         {"b": base["a"], "a": base["b"]},
         {"a": base["a"].reshape(2, 3), "b": base["b"]},
         {"a": base["a"].astype(np.float64), "b": base["b"]},
+        {"a": base["a"].view(np.int32), "b": base["b"]},  # the same bytes
         {"a": np.nextafter(base["a"], 9, dtype=np.float32), "b": base["b"]},
         {"a": base["a"], "b": -base["b"]},
     ]
