@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pytest
@@ -168,11 +169,19 @@ def test_mlflow_has_pictures_metrics_and_arrays_at_their_steps_and_each_once() -
     assert not tracker.spool.folder.exists()  # nothing is kept twice
 
 
-def points(tracker: MlflowTracker, name: str) -> list[tuple[int, float]]:
+class Run(Protocol):
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def run_id(self) -> str: ...
+
+
+def points(tracker: Run, name: str) -> list[tuple[int, float]]:
     return [(m.step, m.value) for m in MlflowClient(tracker.uri).get_metric_history(tracker.run_id, name)]
 
 
-def pictures(tracker: MlflowTracker) -> list[str]:
+def pictures(tracker: Run) -> list[str]:
     paths = [item.path for item in MlflowClient(tracker.uri).list_artifacts(tracker.run_id, "images")]
     return sorted(path.split("+timestamp")[0].removeprefix("images/") for path in paths if path.endswith(".png"))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
@@ -50,6 +51,8 @@ class Contents:
 
     def __init__(self, client: MlflowClient, run_id: str, *, new: bool = False) -> None:
         self._client, self._run_id = client, run_id
+        self.sending = threading.Lock()
+        """Held by who sends: what one thread is sending, another must not find missing."""
         self._files: dict[str, set[str]] | None = {} if new else None
         self._latest: dict[str, tuple[int, str]] | None = {} if new else None
         self._histories: dict[str, dict[int, set[str]]] = {}

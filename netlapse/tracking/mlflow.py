@@ -243,7 +243,9 @@ class MlflowTracker:
                 for values, step in self._held_metrics:
                     spool.metrics(values, step)
                 spool.manifest_path.unlink(missing_ok=True)  # it knows of nothing but these
-                Uploads(self._client, self.uri, self.run_id, Path(folder)).everything()
+                if (why := silence(self.uri)) is not None:
+                    return [why]
+                Uploads(self._client, self.uri, self.run_id, Path(folder), self._contents).everything()
         except Exception as error:
             return [brief(error)]
         self._held.clear()

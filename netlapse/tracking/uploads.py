@@ -75,8 +75,16 @@ class Uploads:
         """Send all that the run does not have: metrics and pictures first, which somebody may be waiting to see.
 
         What MLflow refuses keeps nothing else from being sent; the first such error is raised at the end. Raises at once
-        where the server no longer answers.
+        where the server no longer answers, and TimeoutError where another thread is sending for long.
         """
+        if not self._contents.sending.acquire(timeout=STALL_SECONDS):
+            raise TimeoutError(f"another upload to run {self._run_id} is under way")
+        try:
+            self._everything()
+        finally:
+            self._contents.sending.release()
+
+    def _everything(self) -> None:
         refused: list[Exception] = []
         for items, send in self._missing():
             try:
