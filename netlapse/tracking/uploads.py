@@ -270,7 +270,7 @@ class Uploader:
         self._news, self._closing = threading.Event(), threading.Event()
         self._status: str | None = None
         self._thread: threading.Thread | None = None
-        self._warned = False
+        self._warned, self._ended, self._released = False, False, False
         self.failure: str | None = None
 
     def wake(self) -> None:
@@ -305,8 +305,13 @@ class Uploader:
         return f"uploads took longer than {drain:.0f} s"
 
     def release(self) -> None:
-        """Let others upload what is left, unless the thread is still at it; then the end of the process does."""
-        if self._lock is not None and (self._thread is None or not self._thread.is_alive()):
+        """Let others upload what is left, as soon as the thread is no longer at it."""
+        self._released = True
+        if self._ended or self._thread is None:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
             self._lock.close()
 
     def _work(self) -> None:
@@ -322,6 +327,9 @@ class Uploader:
                 log.warning("netlapse: MLflow at %s refuses (%s); findings are kept in %s", scrubbed(self._uri), failure, self._folder)
             self.failure = failure
             if last:
+                self._ended = True  # before the question: whoever of the two comes second lets go
+                if self._released:
+                    self._let_go()
                 return
             if failure:
                 self._closing.wait(RETRY_SECONDS)
