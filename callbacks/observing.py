@@ -55,7 +55,9 @@ class Observing:
         analyses = default_analyses(probe) if self.analyses is None else self.analyses
         tracker = self.tracker if self.tracker is not None else own_tracker()
         self.observer = Observer(probe, analyses, tracker, layers=self.layers, grouping=self.grouping, strict=self.strict, batch_size=self.batch_size)
-        about = {"model": model, "step_unit": self.schedule.unit, "framework": self.framework, "command": " ".join(sys.argv)}
+        about: dict[str, object] = {"model": model, "step_unit": self.schedule.unit, "framework": self.framework, "command": " ".join(sys.argv)}
+        if self.module is not None:
+            about["module"] = self.module
         self._goes_on = goes_on
         self.observer.start(network, about, resume=goes_on)
 

@@ -13,10 +13,12 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,17 +29,22 @@ from netlapse.recording import Recording
 from netlapse.schedule import Schedule
 from netlapse.types import Tracker
 
+T = TypeVar("T")
+
+# Hydra notes each sweep in a file; it belongs where netlapse keeps things, and not where somebody happens to be.
+OmegaConf.register_new_resolver("netlapse_home", lambda: str(home()), replace=True)
+
 
 @hydra.main(version_base="1.3", config_path="pkg://netlapse.conf", config_name="train")
 def train(cfg: DictConfig) -> None:
     """Train and observe; prints what was recorded, where, and how to see it."""
-    _explained(run_training, cfg)
+    explained(run_training, cfg)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://netlapse.conf", config_name="checkpoints")
 def checkpoints(cfg: DictConfig) -> None:
     """Train and save a checkpoint at each scheduled step, without analysis; prints where they are."""
-    _explained(run_checkpoints, cfg)
+    explained(run_checkpoints, cfg)
 
 
 def run_training(cfg: DictConfig) -> None:
@@ -51,7 +58,7 @@ def run_training(cfg: DictConfig) -> None:
         params = _params(cfg)
         title = cfg.name or f"{params['model']} on {data.name}, {time.strftime('%Y-%m-%d %H:%M:%S')}"
         tracker.start({"title": title, "data": data.name, "params": params})
-        tracker.document("config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        tracker.document("config.yaml", OmegaConf.to_yaml(cfg))  # unresolved: a reanalysis may replace what others refer to
         callbacks = []
         if probe is not None:
             kept = tracker.checkpoint_folder if cfg.checkpoint.keep else None
@@ -124,10 +131,10 @@ def summary(recording: Recording, place: str, seconds: float) -> str:
     return "\n".join([*lines, f"Recorded in {place}"])
 
 
-def _explained(program: Callable[[DictConfig], None], cfg: DictConfig) -> None:
+def explained(program: Callable[[T], None], cfg: T) -> None:
     """Run the program; what netlapse or Hydra has to say about the config ends it in one message, with the key it is about.
 
-    An error from anywhere else, such as the user's own network, keeps its traceback.
+    An error from anywhere else, such as the user's own network, keeps its traceback. One job of several ends itself alone.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -138,11 +145,17 @@ def _explained(program: Callable[[DictConfig], None], cfg: DictConfig) -> None:
         if error.__cause__ is not None and not _is_ours(error.__cause__):
             raise
         key = next((line.removeprefix("full_key: ") for line in str(error).splitlines() if line.startswith("full_key: ")), "")
-        raise SystemExit(f"netlapse: config key {key!r}: {cause}" if key else f"netlapse: {cause}") from error
+        raise _end(f"netlapse: config key {key!r}: {cause}" if key else f"netlapse: {cause}") from error
     except (ValueError, TypeError, OSError, OmegaConfBaseException, HydraException) as error:
         if not _is_ours(error):
             raise
-        raise SystemExit(f"netlapse: {error}") from error
+        raise _end(f"netlapse: {error}") from error
+
+
+def _end(message: str) -> BaseException:
+    """What ends the program; Hydra takes no SystemExit of a job for that job's alone."""
+    several = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return RuntimeError(message) if several else SystemExit(message)
 
 
 def _is_ours(error: BaseException) -> bool:

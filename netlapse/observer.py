@@ -6,6 +6,7 @@ Live training and offline reanalysis are two producers of snapshots; both call `
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import os
 import platform
@@ -14,6 +15,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,12 +26,16 @@ import numpy as np
 from netlapse import __version__
 from netlapse.probe import by_label
 from netlapse.tracking.checkpoints import Checkpoints
+from netlapse.tracking.probes import PROBE, to_bytes
 from netlapse.tracking.secrecy import scrubbed
 from netlapse.types import Analysis, Answers, Findings, Grouping, Layer, Network, ProbeSet, Snapshot, Tracker
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
+
+PROBE_BYTES = 100_000_000
+"""The largest probe that is kept with what was recorded of it."""
 
 _IMPORT = uuid.uuid4().hex
 
@@ -43,6 +49,7 @@ class Observer:
     analyses  name -> analysis; or a sequence of analyses, which go by their functions' names
     layers    "auto", or names, globs or types; see `netlapse.layers.select`
     strict    raise what goes wrong in an analysis or the tracker, instead of reporting it and going on
+    replaces  analyses may be asked otherwise than they were when the record was made
 
     Raises ValueError for an analysis name that is no file name, or is used twice.
     """
@@ -57,7 +64,9 @@ class Observer:
         grouping: Grouping = by_label,
         strict: bool = False,
         batch_size: int = 256,
+        replaces: bool = False,
     ) -> None:
+        self.replaces = replaces
         self.probe, self.tracker, self.layers, self.grouping, self.strict, self.batch_size = probe, tracker, layers, grouping, strict, batch_size
         self.analyses = _named(analyses)
         self._previous: dict[str, Findings | None] = {}
@@ -76,19 +85,7 @@ class Observer:
         yet to go on from, and a cluster starts the same command again, with the same run. What is found again replaces what was.
         """
         before = self.tracker.manifest
-        self._check_record(resume or _cut_off(before, manifest or {}))
-        snapshot = self._snapshot(network, 0)
-        described = _fitting(self.probe, network)
-        names = snapshot.layer_names
-        if getattr(self.grouping, "reads_logits", True):
-            few = self.probe.take(np.arange(min(2, len(self.probe))))
-            self.grouping(few, network.outputs(few.inputs))
-        else:
-            self.grouping(self.probe, None)
-        for analysis in self.analyses.values():
-            function, options = _unbound(analysis)
-            if (check := getattr(function, "check", None)) is not None:
-                check(snapshot, **options)
+        described, names, asked = self.fits(network, resume=resume or _cut_off(before, manifest or {}))
         named, analysed = _listed(before, "layers"), _listed(before, "analyses")
         shown = {layer["name"] for layer in named if isinstance(layer, Mapping)} | set(names)
         layers = [{"name": a.name, "kind": a.kind, "shape": list(a.shape), "role": a.role} for a in described if a.name in shown]
@@ -100,6 +97,7 @@ class Observer:
                 "shape": list(self.probe.inputs.shape[1:]),
                 "hash": self.probe.hash,
                 "grouping": _name(self.grouping),
+                "batch_size": self.batch_size,
             },
             "class_names": list(self.probe.class_names),
             "versions": versions(),
@@ -114,9 +112,47 @@ class Observer:
                 "process": _process(),
                 "layers": layers,
                 "analyses": [*analysed, *(name for name in self.analyses if name not in analysed)],
+                "asked": asked,
                 "history": [*_listed(before, "history"), began],
             }
         )
+        if self.probe.inputs.nbytes <= PROBE_BYTES and not (resume and self.tracker.manifest.get("probe_kept") == self.probe.hash):
+            self.attempt("keeping the probe", self._keep_probe)
+
+    def fits(self, network: Network, *, resume: bool = False) -> tuple[tuple[Layer, ...], tuple[str, ...], dict[str, dict[str, str]]]:
+        """Find what would fail at every step, and change nothing.
+
+        Returns the network's layers, the names of the chosen ones, and what each analysis is asked, for the record.
+        Raises what `start` does.
+        """
+        self._check_record(resume)
+        snapshot = self._snapshot(network, 0)
+        described = _fitting(self.probe, network)
+        names = snapshot.layer_names
+        if getattr(self.grouping, "reads_logits", True):
+            few = self.probe.take(np.arange(min(2, len(self.probe))))
+            self.grouping(few, network.outputs(few.inputs))
+        else:
+            self.grouping(self.probe, None)
+        for analysis in self.analyses.values():
+            function, options = _unbound(analysis)
+            if (check := getattr(function, "check", None)) is not None:
+                check(snapshot, **options)
+        asked = {name: _asked(analysis, names, self.grouping) for name, analysis in self.analyses.items()}
+        self._check_same(asked)
+        return described, names, asked
+
+    def _check_same(self, asked: Mapping[str, Mapping[str, str]]) -> None:
+        known = self.tracker.manifest.get("asked")
+        for name, now in asked.items():
+            before = known.get(name) if isinstance(known, Mapping) and self.tracker.steps.get(name) else None
+            if before is not None and before != now and not self.replaces:
+                changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+                raise ValueError(
+                    f"analysis {name!r} is in the record with {', '.join(f'{key}={before.get(key)}' for key in changed)}, and is asked for with "
+                    f"{', '.join(f'{key}={now.get(key)}' for key in changed)}; give it another name, so that both are there, or replace what is "
+                    "recorded (force=true offline)"
+                )
 
     def _check_record(self, resume: bool) -> None:
         known = sorted({step for steps in self.tracker.steps.values() for step in steps})
@@ -214,12 +250,24 @@ class Observer:
             found["cost"] = Findings(scalars=costs)
             self.attempt("tracker, logging cost", self.tracker.log, "cost", step, found["cost"])
         if now - max(self._began, self._paged) > PAGE_EVERY:
-            self._draw_page()
+            self.draw()
         return found
+
+    def ask(self, network: Network, step: int, names: Iterable[str]) -> Answers:
+        """What these analyses ask of the network at this step, whatever came before; nothing is logged.
+
+        An analysis that fails here is left to `observe`, which reports it.
+        """
+        snapshot = self._snapshot(network, step)
+        with network.undisturbed():
+            for name in names:
+                with suppress(Exception):
+                    self.analyses[name](snapshot.within(name), None)
+        return snapshot.answers
 
     def finish(self, *, failed: bool | None = False) -> None:
         """Draw the time-lapse page and close the record; `failed` where the training ended in an error, None where it was interrupted."""
-        self._draw_page()
+        self.draw()
         self.attempt("tracker, finishing", self.tracker.finish, failed=failed)
 
     def report(self, what: str, error: BaseException) -> None:
@@ -259,7 +307,8 @@ class Observer:
             self.report(what, error)
             return None
 
-    def _draw_page(self) -> None:
+    def draw(self) -> None:
+        """Draw the time-lapse page of all that is recorded."""
         from netlapse.report import page
 
         def draw() -> None:
@@ -271,6 +320,10 @@ class Observer:
         self.attempt("the time-lapse page", draw)
         self._paged = time.perf_counter()
         self._observing += self._paged - started
+
+    def _keep_probe(self) -> None:
+        self.tracker.document(PROBE, to_bytes(self.probe))
+        self.tracker.describe({"probe_kept": self.probe.hash})
 
     def _log(self, name: str, step: int, findings: Findings) -> None:
         """Log, and remember which later findings were found after others than these."""
@@ -338,6 +391,35 @@ def _fitting(probe: ProbeSet, network: Network) -> tuple[Layer, ...]:
         raise ValueError(
             f"the network cannot be observed on the probe's inputs of shape (n, {', '.join(map(str, probe.inputs.shape[1:]))}): {error}"
         ) from error
+
+
+def _asked(analysis: object, layers: Sequence[str], grouping: Grouping) -> dict[str, str]:
+    """What makes an analysis' findings what they are, but for the network and the probe, in words."""
+    function, options = _unbound(analysis)
+    said = {name: _said(value) for name, value in sorted((_defaults(function) | options).items())}
+    return {"analysis": _name(function), "layers": ", ".join(layers), "grouping": _name(grouping)} | said
+
+
+def _said(value: object) -> str:
+    """A value in words that are the same in every process; a function with the options it is called with."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_said(item)}' for key, item in value.items())}}}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{', '.join(map(_said, value))}]"
+    if callable(value):
+        function, options = _unbound(value)
+        options = {name: option for name, option in sorted((_defaults(function) | options).items()) if name not in ("seed", "previous")}
+        return f"{_name(function)}({', '.join(f'{name}={_said(option)}' for name, option in options.items())})"
+    return str(value)
+
+
+def _defaults(function: object) -> dict[str, object]:
+    """A function's keywords that have a default."""
+    try:
+        parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return {}
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
 
 
 def _listed(manifest: Mapping[str, object], key: str) -> list[Any]:

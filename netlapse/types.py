@@ -249,10 +249,10 @@ class Snapshot:
         parallel, it is this that is done in parallel, and what depends on the checkpoint before is added in order.
         """
         if not self.scope:  # the options of whoever asks are not known to be the same the next time
-            return compute()
+            return cast(A, np.asarray(compute(), order="C"))
         key = f"{self.scope}/{name}"
         if key not in self.answers.arrays:
-            self.answers.arrays[key] = compute()
+            self.answers.arrays[key] = np.asarray(compute(), order="C")
         return cast(A, self.answers.arrays[key])
 
     def within(self, scope: str) -> Snapshot:
@@ -276,7 +276,8 @@ class Findings:
     images: Mapping[str, UInt8] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        arrays = {name: np.asarray(values) for name, values in self.arrays.items()}
+        # In one order: a sum over an array depends in its last bit on how it lies in memory, and from a file it comes in this one.
+        arrays = {name: np.asarray(values, order="C") for name, values in self.arrays.items()}
         for name, values in arrays.items():
             if values.dtype.hasobject:
                 raise ValueError(f"findings array {name!r} holds Python objects; expected numbers, booleans or strings")
@@ -343,8 +344,20 @@ class Tracker(Protocol):
         """Everything logged so far."""
         ...
 
-    def document(self, name: str, text: str) -> None:
-        """A file beside the findings, as `timelapse.html`; a later text of the same name replaces it."""
+    def document(self, name: str, content: str | bytes) -> None:
+        """A file beside the findings, as `timelapse.html`; a later one of the same name replaces it."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """A document of the record; None where it has none of this name."""
+        ...
+
+    def table(self, name: str, columns: Mapping[str, Sequence[object]]) -> None:
+        """A document `<name>.json` with a table, column by column; a later one of the same name replaces it."""
+        ...
+
+    def fetch_checkpoints(self, folder: Path) -> Path | None:
+        """A folder with the checkpoints that the record itself keeps, fetched into the given one if need be; None where it keeps none."""
         ...
 
     def failure(self, what: str, message: str) -> None:
@@ -354,6 +367,10 @@ class Tracker(Protocol):
     def finish(self, *, failed: bool | None = False) -> None:
         """Close the record; `failed` where the training ended in an error, None where it was interrupted and somebody waits
         for the process to end. A second call does nothing."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the record, and leave how its training ended as it is known. A second call does nothing."""
         ...
 
     @property

@@ -14,6 +14,7 @@ from netlapse.analysis import default_analyses
 from netlapse.backends.torch import TorchNetwork
 from netlapse.observer import Observer
 from netlapse.tracking.memory import MemoryTracker
+from netlapse.tracking.probes import from_bytes
 from netlapse.types import Analysis, Findings, ProbeSet, Snapshot, checked_by
 
 
@@ -171,7 +172,7 @@ def test_what_is_gone_on_with_remains_what_it_was_and_says_when_more_was_found()
     assert [layer["name"] for layer in tracker.manifest["layers"]] == ["0", "1"]  # type: ignore[attr-defined]
     assert tracker.manifest["analyses"] == ["first", "second"]
     changed = {key for key in before if tracker.manifest[key] != before[key]}
-    assert changed == {"layers", "analyses", "history"}
+    assert changed == {"layers", "analyses", "history", "asked"}
     assert [(entry["analyses"], entry["command"]) for entry in tracker.manifest["history"]] == [(["first"], "a"), (["second"], "b")]  # type: ignore[attr-defined]
 
 
@@ -313,6 +314,10 @@ def test_the_manifest_says_what_was_observed() -> None:
     tracker = MemoryTracker()
     Observer(probe(), [counting], tracker, layers="ReLU").start(network(), {"command": "here"})
     assert tracker.manifest["layers"] == [{"name": "2", "kind": "ReLU", "shape": [6], "role": "activation"}]
-    assert tracker.manifest["probe"] == {"inputs": 9, "shape": [4, 4, 1], "hash": probe().hash, "grouping": "by_label"}
+    assert tracker.manifest["probe"] == {"inputs": 9, "shape": [4, 4, 1], "hash": probe().hash, "grouping": "by_label", "batch_size": 256}
     assert tracker.manifest["command"] == "here"
     assert "torch" in tracker.manifest["versions"]  # type: ignore[operator]
+    assert tracker.manifest["asked"] == {"counting": {"analysis": "counting", "layers": "2", "grouping": "by_label"}}
+    kept = tracker.read("probe.npz")
+    assert kept is not None
+    assert from_bytes(kept).hash == probe().hash

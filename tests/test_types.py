@@ -188,3 +188,13 @@ def test_what_an_analysis_asks_once_is_its_own_and_asked_once() -> None:
     nap, other = snapshot.within("nap"), snapshot.within("other")
     assert [int(look.once(name, answer)) for look in (nap, nap, other) for name in "ab"] == [2, 3, 2, 3, 4, 5]
     assert nap.answers is snapshot.answers
+
+
+def test_arrays_lie_in_memory_as_they_come_from_a_file() -> None:
+    """The sum of an array depends in its last bit on the order of its elements: live and offline go on from the same."""
+    turned = np.arange(24.0).reshape(2, 3, 4).transpose(2, 0, 1)
+    assert Findings({"a": turned, "b": np.array(1.0)}).arrays["a"].flags.c_contiguous
+    assert Findings({"b": np.array(1.0)}).arrays["b"].shape == ()
+    snapshot = Snapshot(Counting(), probe(), 0)  # type: ignore[arg-type]
+    assert snapshot.once("a", lambda: turned).flags.c_contiguous
+    assert snapshot.within("nap").once("a", lambda: turned).flags.c_contiguous

@@ -112,6 +112,9 @@ class FolderTracker:
         self.manifest["failed"] = failed
         self.write_manifest()
 
+    def close(self) -> None:
+        pass
+
     @property
     def checkpoint_folder(self) -> Path:
         """Where the checkpoints of what is recorded here belong."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from netlapse.recording import Recording, merged
-from netlapse.types import Findings
+from netlapse.tracking.folder import tabled
+from netlapse.tracking.probes import PROBE
+from netlapse.types import Findings, Tracker
 
 
 class MemoryTracker:
@@ -15,7 +17,7 @@ class MemoryTracker:
     def __init__(self) -> None:
         self.manifest: dict[str, object] = {}
         self.findings: dict[str, dict[int, Findings]] = {}
-        self.documents: dict[str, str] = {}
+        self.documents: dict[str, str | bytes] = {}
         self.failures: list[dict[str, str]] = []
         self.points: list[tuple[str, int, float]] = []
 
@@ -38,14 +40,36 @@ class MemoryTracker:
     def recording(self) -> Recording:
         return Recording(self.manifest | {"failures": list(self.failures)}, {name: dict(by_step) for name, by_step in self.findings.items()})
 
-    def document(self, name: str, text: str) -> None:
-        self.documents[name] = text
+    @classmethod
+    def of(cls, record: Tracker) -> MemoryTracker:
+        """What another record holds, to be looked at without holding it."""
+        copy, recording = cls(), record.recording()
+        copy.manifest = dict(record.manifest)
+        copy.findings = {name: dict(by_step) for name, by_step in recording.findings.items()}
+        copy.documents = {name: content for name in ("config.yaml", PROBE) if (content := record.read(name)) is not None}
+        return copy
+
+    def document(self, name: str, content: str | bytes) -> None:
+        self.documents[name] = content
+
+    def read(self, name: str) -> bytes | None:
+        content = self.documents.get(name)
+        return content.encode() if isinstance(content, str) else content
+
+    def table(self, name: str, columns: Mapping[str, Sequence[object]]) -> None:
+        self.document(f"{name}.json", tabled(columns))
+
+    def fetch_checkpoints(self, folder: Path) -> Path | None:
+        return None
 
     def failure(self, what: str, message: str) -> None:
         self.failures.append({"what": what, "message": message})
 
     def finish(self, *, failed: bool | None = False) -> None:
         self.manifest["failed"] = failed
+
+    def close(self) -> None:
+        pass
 
     @property
     def steps(self) -> dict[str, set[int]]:

@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -206,19 +206,25 @@ class MlflowTracker:
 
     def finish(self, *, failed: bool | None = False) -> None:
         """Wait for the uploads, for a bounded time; end a run of our own; say what is left, where, and how to upload it."""
+        ended = status(failed) if self._owned else None
+        self._end(partial(self.spool.finish, failed=failed), ended, INTERRUPTED_SECONDS if failed is None else None)
+
+    def close(self) -> None:
+        self._end(None, None, None)
+
+    def _end(self, last: Callable[[], None] | None, ended: str | None, seconds: float | None) -> None:
         if self._finished:
             return
         self._finished = True
         problems: list[str] = []
-        for step in (self._spool_held, self._spool_held_metrics, partial(self.spool.finish, failed=failed)):
+        for step in (self._spool_held, self._spool_held_metrics, *([last] if last else [])):
             try:
                 step()
             except Exception as error:
                 problems.append(brief(error))
         if self._held or self._held_metrics:
             problems += self._uploaded_from_memory()
-        seconds = INTERRUPTED_SECONDS if failed is None else None
-        left = self._uploader.close(status(failed) if self._owned else None, seconds=seconds)
+        left = self._uploader.close(ended, seconds=seconds)
         if left is None and not self._held:
             shutil.rmtree(self.spool.folder, ignore_errors=True)  # the run holds all of it
         self._uploader.release()

@@ -1,0 +1,403 @@
+"""`./run reanalyse`: analyses of saved checkpoints, into the run they belong to; `python -m netlapse.analysis`.
+
+Nothing here knows a framework: the config group `framework` names the functions that do.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from netlapse.analysis.relayout import Source, relayout
+from netlapse.audit import audit
+from netlapse.backends import inntrospect
+from netlapse.cli import explained
+from netlapse.data.dataset import Dataset
+from netlapse.export import findings_to_inntrospect
+from netlapse.home import home, writable
+from netlapse.observer import Observer
+from netlapse.reanalysis import Done, prepare, reanalyse
+from netlapse.report import page
+from netlapse.schedule import Unit
+from netlapse.tracking.checkpoints import find, sha256
+from netlapse.tracking.folder import FolderTracker, packed, write
+from netlapse.tracking.memory import MemoryTracker
+from netlapse.tracking.probes import PROBE, from_bytes
+from netlapse.types import Network, ProbeSet, Tracker
+
+T = TypeVar("T")
+DELETED = object()
+
+
+@hydra.main(version_base="1.3", config_path="pkg://netlapse.conf", config_name="reanalyse")
+def job(cfg: DictConfig) -> None:
+    """One reanalysis, or one job of several."""
+    overrides = list(HydraConfig.get().overrides.task)
+    explained(lambda given: _ended(run_reanalysis(given, chosen(given, overrides))), cfg)
+
+
+def main() -> None:
+    """The program. With `-m` the jobs ask their networks, side by side; what these answered is then put together in order."""
+    if not {"-m", "--multirun"} & set(sys.argv[1:]):
+        job()
+        return
+    with tempfile.TemporaryDirectory(dir=writable(home() / "answers")) as folder:
+        sys.argv.append(f"answers={folder}")
+        try:
+            job()
+        finally:  # what the jobs that came to an end know is kept, whatever became of the others
+            for where in sorted(Path(folder).glob("*")):
+                explained(lambda where: _ended(_put_together(where)), where)
+
+
+def run_reanalysis(cfg: DictConfig, asked: Mapping[str, object] | None = None) -> bool:
+    """What the program does, of a config composed by anybody; returns whether all that was to be found was found.
+
+    asked  what of the config was asked for, see `chosen`: the rest gives way to the run's own config
+    """
+    if cfg.answers is not None:
+        _ask(cfg, asked or {})
+        return True
+    tracker = _record(cfg)
+    cfg = _recomposed(cfg, asked or {}, tracker)
+    try:
+        return _into(cfg, asked or {}, tracker)
+    finally:
+        if tracker is not None:
+            tracker.close()
+
+
+def _ended(whole: bool) -> None:
+    if not whole:
+        raise SystemExit(1)
+
+
+# ------------------------------------------------------------------------------------------------------- the config
+
+
+def chosen(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, object]:
+    """What the overrides of a config asked for, by its dotted key, with interpolations left as they are."""
+    plain = _plain(cfg)
+    asked: dict[str, object] = {}
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group.replace("/", ".")
+        asked[key] = DELETED if override.is_delete() else functools.reduce(lambda node, part: node[part], key.split("."), plain)
+    return asked
+
+
+def _recomposed(cfg: DictConfig, asked: Mapping[str, object], tracker: Tracker | None) -> DictConfig:
+    """The run's own config, if it has one, with what was asked for in its place."""
+    plain = _plain(cfg)
+    if tracker is None:
+        return cfg
+    if (saved := tracker.read("config.yaml")) is not None:
+        plain |= _plain(OmegaConf.create(saved.decode()))
+    elif "framework" not in asked and (name := tracker.manifest.get("framework")) in ("torch", "keras"):
+        plain["framework"] = _plain(OmegaConf.create((files("netlapse.conf") / "framework" / f"{name}.yaml").read_text()))
+    for key, value in asked.items():
+        *path, last = key.split(".")
+        node = functools.reduce(lambda found, part: found.setdefault(part, {}), path, plain)
+        if value is DELETED:
+            node.pop(last, None)
+        else:
+            node[last] = value
+    return OmegaConf.create(plain)
+
+
+def _plain(cfg: object) -> dict[str, Any]:
+    """A config as dicts and lists, with interpolations as they are written."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _record(cfg: DictConfig) -> Tracker | None:
+    """The record of the run, open to be written; None where there is no run yet."""
+    if cfg.run is None:
+        return None
+    if (Path(str(cfg.run)) / "manifest.json").is_file():
+        return FolderTracker(str(cfg.run))
+    tracker: Tracker = instantiate(cfg.tracker, run_id=str(cfg.run))
+    return tracker
+
+
+def _copy(cfg: DictConfig) -> Tracker:
+    """What the run's record holds, in memory: several jobs may look at it at once."""
+    if cfg.run is None:
+        return MemoryTracker()
+    record = _record(cfg)
+    assert record is not None
+    try:
+        return MemoryTracker.of(record)
+    finally:
+        record.close()
+
+
+# --------------------------------------------------------------------------------------------------------- the work
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be analysed by whom; `load` puts the weights of one of the checkpoints into the network."""
+
+    observer: Observer
+    network: Network
+    checkpoints: Mapping[int, Path]
+    load: Callable[[Path], None]
+
+
+def _into(cfg: DictConfig, asked: Iterable[str], tracker: Tracker | None, answers: Path | None = None) -> bool:
+    """Do what is asked for; the run is made if there is none."""
+    if cfg.relayout is not None or cfg.export is not None:
+        if tracker is None:
+            raise ValueError("run is null; name the run whose findings are to be laid out anew or exported, as run=<id>")
+        return _laid_out_anew(cfg, tracker) if cfg.relayout is not None else _exported(cfg, tracker)
+    with tempfile.TemporaryDirectory() as folder:
+        if cfg.audit:
+            return _audited(cfg, tracker, Path(folder))
+        work = _work(cfg, list(asked), tracker or MemoryTracker(), Path(folder))
+        work.observer.fits(work.network, resume=tracker is not None)
+        if tracker is not None:
+            done = _analysed(cfg, work, answers)
+        else:
+            tracker = work.observer.tracker = instantiate(cfg.tracker)
+            failed = True
+            try:
+                done = _analysed(cfg, work, answers, made=True)
+                failed = False
+            finally:
+                tracker.finish(failed=failed)
+    print(_summary(done, work, tracker))
+    return done.whole
+
+
+def _work(cfg: DictConfig, asked: Sequence[str], tracker: Tracker, folder: Path) -> Work:
+    if cfg.activations is not None:
+        return _recorded(cfg, tracker, asked)
+    checkpoints, hashes = _checkpoints(cfg, tracker, folder)
+    probe = _probe(cfg, asked, tracker)
+    network, load = _network(cfg, probe, tracker, checkpoints)
+
+    def checked(path: Path) -> None:
+        if hashes.get(path) not in (None, sha256(path)):
+            raise ValueError(f"{path} is not the file that was saved: its sha256 is {sha256(path)}, and the manifest's {hashes[path]}")
+        load(network, path)
+
+    return Work(_observer(cfg, asked, probe, tracker), network, checkpoints, checked)
+
+
+def _analysed(cfg: DictConfig, work: Work, answers: Path | None, *, made: bool = False) -> Done:
+    observer = work.observer
+    if not observer.wanting(work.checkpoints, force=cfg.force):
+        return Done()
+    about: dict[str, object] = {
+        "title": cfg.name or (f"{Path(str(cfg.checkpoints or cfg.activations)).name}, reanalysed" if made else None),
+        "model": type(getattr(work.network, "module", getattr(work.network, "model", work.network))).__name__,
+        "step_unit": cfg.unit,
+        "framework": str(cfg.framework.load._target_).split(".")[2].partition("_")[0],
+        "command": " ".join(sys.argv),
+    }
+    if "failed" in observer.tracker.manifest:
+        about["failed"] = observer.tracker.manifest["failed"]
+    observer.start(work.network, {key: value for key, value in about.items() if value is not None}, resume=not made)
+    if made:
+        observer.tracker.document("config.yaml", OmegaConf.to_yaml(cfg))
+    done = reanalyse(observer, work.network, work.checkpoints, work.load, force=cfg.force, answers=answers, progress=_shown)
+    if done.found:
+        observer.draw()
+    return done
+
+
+def _observer(cfg: DictConfig, asked: Iterable[str], probe: ProbeSet, tracker: Tracker) -> Observer:
+    layers: str | list[str] = cfg.layers if isinstance(cfg.layers, str) else list(cfg.layers)
+    shown = tracker.manifest.get("probe")
+    batch_size = (cfg.callback or {}).get("batch_size") or (shown.get("batch_size") if isinstance(shown, Mapping) else None) or 256
+    known = tracker.manifest.get("layers")
+    if "layers" not in asked and tracker.read("config.yaml") is None and isinstance(known, list):
+        layers = [layer["name"] for layer in known]
+    analyses: dict[str, Any] = {str(name): analysis for name, analysis in instantiate(cfg.analyses).items()}
+    return Observer(
+        probe, analyses, tracker, layers=layers, grouping=instantiate(cfg.grouping), strict=cfg.strict, batch_size=batch_size, replaces=cfg.force
+    )
+
+
+def _probe(cfg: DictConfig, asked: Iterable[str], tracker: Tracker) -> ProbeSet:
+    """The probe that the record holds; else, or where data or probe were asked for, that of the config."""
+    another = any(key.partition(".")[0] in ("data", "probe") for key in asked)
+    if not another and (saved := tracker.read(PROBE)) is not None:
+        return from_bytes(saved)
+    if cfg.get("data") is None:
+        raise ValueError("the record holds no probe and data is null; name the data that the network is to be shown, as data=mnist5000")
+    data: Dataset = instantiate(cfg.data)
+    probe: ProbeSet = instantiate(cfg.probe)(data)
+    return probe
+
+
+def _network(cfg: DictConfig, probe: ProbeSet, tracker: Tracker, checkpoints: Mapping[int, Path]) -> tuple[Network, Callable[..., None]]:
+    """The network, and what puts the weights of a file into it."""
+    instantiate(cfg.framework.seed)(cfg.seed)
+    load = instantiate(cfg.framework.load)
+    if cfg.get("model") is not None:
+        model = instantiate(cfg.model)
+        if isinstance(model, functools.partial):
+            model = model(probe.inputs.shape[1:], len(probe.class_names))
+    elif cfg.framework.saved is not None:
+        model = instantiate(cfg.framework.saved)(next(iter(checkpoints.values())))
+        if (part := tracker.manifest.get("module")) is not None:
+            load, model = functools.partial(load, model=model), model.get_layer(part)
+    else:
+        raise ValueError(
+            "model is null, and these checkpoints hold weights alone; name what builds the network, as model=cnn or +model._target_=my.module.build"
+        )
+    options = {name: (cfg.callback or {}).get(name) for name in ("output", "channels_first")}
+    network: Network = instantiate(cfg.framework.network)(model, **options)
+    return network, load
+
+
+def _checkpoints(cfg: DictConfig, tracker: Tracker | None, folder: Path) -> tuple[dict[int, Path], dict[Path, str]]:
+    """The files by step, ascending, and the sha256 of those of which it is known.
+
+    They are in the folder that was named; else where the record says, or beside the store; else in the record itself, from
+    where they are fetched into `folder`. One that is nowhere keeps its place, so that it is told of.
+    """
+    hashes: dict[Path, str] = {}
+    if cfg.checkpoints is not None:
+        found = find(str(cfg.checkpoints), unit=_unit(cfg, tracker), pattern=cfg.pattern)
+    elif tracker is None or cfg.run is None:
+        raise ValueError("run and checkpoints are null; name a run, as run=<id>, or the folder of checkpoints, as checkpoints=<folder>")
+    else:
+        found, named = {}, tracker.manifest.get("checkpoints")
+        for step, entry in (named if isinstance(named, Mapping) else {}).items():
+            places = [Path(entry["path"]), *([tracker.checkpoint_folder / Path(entry["path"]).name] if tracker.checkpoint_folder else [])]
+            path = next((place for place in places if place.is_file()), places[0])
+            found[int(step)], hashes[path] = path, entry["sha256"]
+        if not found or not all(path.is_file() for path in found.values()):
+            fetched = tracker.fetch_checkpoints(folder)
+            within = {} if fetched is None else find(fetched, unit=_unit(cfg, tracker), pattern=cfg.pattern)
+            found = within | {step: path for step, path in found.items() if path.is_file() or step not in within}
+        if not found:
+            raise FileNotFoundError(f"run {cfg.run} names no checkpoints and holds none; say where they are: checkpoints=<folder>")
+    if cfg.step is not None:
+        steps = {int(step) for step in (cfg.step if OmegaConf.is_list(cfg.step) else [cfg.step])}
+        if unknown := steps - found.keys():
+            raise ValueError(f"there is no checkpoint of step {sorted(unknown)}; there are those of {sorted(found)}")
+        found = {step: path for step, path in found.items() if step in steps}
+    return dict(sorted(found.items())), hashes
+
+
+def _unit(cfg: DictConfig, tracker: Tracker | None) -> Unit:
+    unit = (tracker.manifest.get("step_unit") if tracker is not None else None) or cfg.unit
+    if unit not in ("epoch", "step"):
+        raise ValueError(f"unit is {unit!r}; allowed are 'epoch' and 'step'")
+    return cast(Unit, unit)
+
+
+def _shown(steps: Iterable[T]) -> Iterable[T]:
+    """The steps, with a bar of how far it is where somebody is looking."""
+    return cast(Iterable[T], tqdm(steps, desc="reanalysing", unit="checkpoint", disable=None, dynamic_ncols=True))
+
+
+def _summary(done: Done, work: Work, tracker: Tracker) -> str:
+    lines = []
+    steps, names = sorted(done.found), list(dict.fromkeys(name for names in done.found.values() for name in names))
+    if not done.found and done.whole:
+        lines.append(f"Nothing was missing of {', '.join(work.observer.analyses)} at {len(work.checkpoints)} checkpoints.")
+    elif done.found:
+        lines.append(f"Found {', '.join(names)} at {len(steps)} checkpoints, of step {steps[0]} to {steps[-1]}.")
+    lines += [f"Not read, step {step}: {why}" for step, why in done.unread.items()]
+    lines += [f"Failed at step {step}: {', '.join(names)}" for step, names in done.failed.items()]
+    return "\n".join([*lines, f"Recorded in {tracker.place}"])
+
+
+# ------------------------------------------------------------------------------------------- other things to be done
+
+
+def _laid_out_anew(cfg: DictConfig, tracker: Tracker) -> bool:
+    source = cast(Source, int(cfg.relayout) if str(cfg.relayout).isdigit() else str(cfg.relayout))
+    topomap = (cfg.analyses or {}).get("topomap") or {}
+    options = {name: topomap[name] for name in ("resolution", "limit") if name in topomap}
+    recording = tracker.recording()
+    name, found = relayout(recording, source=source, layout=instantiate(cfg.layout), seed=cfg.seed, colours=cfg.colours, **options)
+    known = recording.findings.get(name, {})
+    new = {step: findings for step, findings in found.items() if cfg.force or step not in known or packed(known[step]) != packed(findings)}
+    for step, findings in _shown(new.items()):
+        tracker.log(name, step, findings)
+    if new:
+        tracker.document("timelapse.html", page(tracker.recording()))
+    print(f"Laid out anew as {name}: {len(new)} of {len(found)} steps, the others were so already.\nRecorded in {tracker.place}")
+    return True
+
+
+def _exported(cfg: DictConfig, tracker: Tracker) -> bool:
+    folder = findings_to_inntrospect(tracker.recording(), Path(str(cfg.export)), step=cfg.step)
+    print(f"Exported to {folder}")
+    return True
+
+
+def _audited(cfg: DictConfig, tracker: Tracker | None, folder: Path) -> bool:
+    checkpoints, hashes = _checkpoints(cfg, tracker, folder)
+    known = {step: hashes[path] for step, path in checkpoints.items() if path in hashes}
+    found = audit(checkpoints, instantiate(cfg.framework.read), hashes=known, unit=_unit(cfg, tracker), progress=_shown)
+    if tracker is not None:
+        tracker.table("checkpoints", found.table())
+    print(found.report())
+    return found.exit_code == 0
+
+
+def _recorded(cfg: DictConfig, tracker: Tracker, asked: Iterable[str]) -> Work:
+    """Activations that somebody else recorded, at one step: there is no network and nothing to load."""
+    network, probe = inntrospect.read(str(cfg.activations))
+    return Work(_observer(cfg, asked, probe, tracker), network, {cfg.step or 0: Path(str(cfg.activations))}, lambda path: None)
+
+
+# --------------------------------------------------------------------------------------------------- jobs side by side
+
+
+def _ask(cfg: DictConfig, asked: Mapping[str, object]) -> None:
+    """One job: what its network answers, left in a folder that it shares with the jobs that differ in nothing but the step."""
+    tracker = _copy(cfg)
+    cfg = _recomposed(cfg, asked, tracker if cfg.run is not None else None)
+    alike = OmegaConf.merge(cfg, {"step": None})
+    where = Path(str(cfg.answers)) / hashlib.sha256(OmegaConf.to_yaml(alike).encode()).hexdigest()[:16]
+    where.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        work = _work(cfg, list(asked), tracker, Path(folder))
+        task = {"config": OmegaConf.to_yaml(cfg), "asked": list(asked), "steps": list(work.checkpoints)}
+        write(where / f"job-{uuid.uuid4().hex}.json", json.dumps(task).encode())
+        work.observer.fits(work.network, resume=cfg.run is not None)
+        prepare(work.observer, work.network, work.checkpoints, work.load, where, force=cfg.force)
+
+
+def _put_together(where: Path) -> bool:
+    """What several jobs were answered, put into the record in the order of the steps."""
+    tasks = [json.loads(path.read_text()) for path in where.glob("job-*.json")]
+    if not tasks:
+        return True  # no job came as far as that, and each has said why
+    cfg = OmegaConf.create(tasks[0]["config"])
+    cfg.answers, cfg.step = None, sorted({step for task in tasks for step in task["steps"]})
+    tracker = _record(cfg)
+    try:
+        return _into(cfg, tasks[0]["asked"], tracker, where)
+    finally:
+        if tracker is not None:
+            tracker.close()
+
+
+if __name__ == "__main__":
+    main()
