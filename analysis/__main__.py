@@ -310,7 +310,7 @@ def _unit(cfg: DictConfig, tracker: Tracker | None) -> Unit:
 
 def _shown(steps: Iterable[T]) -> Iterable[T]:
     """The steps, with a bar of how far it is where somebody is looking."""
-    return cast(Iterable[T], tqdm(steps, desc="reanalysing", unit="checkpoint", disable=None, dynamic_ncols=True))
+    return cast(Iterable[T], tqdm(steps, unit="checkpoint", disable=None, dynamic_ncols=True))
 
 
 def _summary(done: Done, work: Work, tracker: Tracker) -> str:
@@ -353,7 +353,8 @@ def _exported(cfg: DictConfig, tracker: Tracker) -> bool:
 def _audited(cfg: DictConfig, tracker: Tracker | None, folder: Path) -> bool:
     checkpoints, hashes = _checkpoints(cfg, tracker, folder)
     known = {step: hashes[path] for step, path in checkpoints.items() if path in hashes}
-    found = audit(checkpoints, instantiate(cfg.framework.read), hashes=known, unit=_unit(cfg, tracker), progress=_shown)
+    frozen = [str(name) for name in cfg.frozen]
+    found = audit(checkpoints, instantiate(cfg.framework.read), hashes=known, unit=_unit(cfg, tracker), frozen=frozen, progress=_shown)
     if tracker is not None:
         tracker.table("checkpoints", found.table())
     print(found.report())

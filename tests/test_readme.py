@@ -8,6 +8,7 @@ import shlex
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,18 @@ def test_ui_serves_the_local_store(own_place: Path) -> None:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
                     assert b"MLflow" in page.read()
-                    break
+                # Nobody but this machine is served, nor a page of another site that a browser on it shows (DNS rebinding).
+                listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines() if f":{port:04X} 00000000:0000 0A" in line]
+                assert [columns[1].split(":")[0] for columns in listening] == ["0100007F"]
+                for header in ({"Host": "evil.example"}, {"Origin": "http://evil.example", "Content-Type": "application/json"}):
+                    body = None if "Host" in header else b'{"name": "taken"}'
+                    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/create", data=body, headers=header)
+                    with pytest.raises(urllib.error.HTTPError) as refused:
+                        urllib.request.urlopen(request, timeout=5)
+                    assert refused.value.code == 403
+                break
+            except urllib.error.HTTPError:
+                raise
             except OSError:
                 time.sleep(0.1)
         else:
@@ -110,3 +122,34 @@ def test_the_lines_for_ones_own_script_and_the_additions_run(own_place: Path) ->
     scalars = netlapse.load(client.search_runs(["1"])[0].info.run_id).scalars
     assert scalars["sparsity/network.relu1"].steps.tolist() == [0, 1]
     assert "saliency/similarity/gradient_times_input" in scalars
+
+
+DOCS = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "reanalysis.md").read_text(), flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def old_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A home with a run in it, its checkpoints, a place to export to, and activations that somebody recorded."""
+    from netlapse.backends.torch import TorchNetwork
+    from netlapse.export import activations_to_inntrospect
+    from netlapse.models.torch import cnn
+    from netlapse.probe import from_data
+
+    home = tmp_path_factory.mktemp("old")
+    data = digits()
+    places = {"NETLAPSE_HOME": str(home), "EXPORT": str(home / "export"), "ACTIVATIONS": str(home / "activations")}
+    activations_to_inntrospect(
+        TorchNetwork(cnn(data.input_shape, 10, channels=(4, 8), hidden=16)), from_data(data, per_class=3), "auto", places["ACTIVATIONS"]
+    )
+    train = ["./run", "train", "data=digits", "model=cnn_tiny", "trainer=quick", "trainer.progress=false", "probe.per_class=4"]
+    result = subprocess.run(train, cwd=ROOT, capture_output=True, text=True, timeout=600, env=os.environ | places, check=True)
+    run = result.stdout.split("Recorded in run ")[1].split()[0]
+    return places | {"RUN": run, "CHECKPOINTS": str(home / "checkpoints" / run)}
+
+
+@pytest.mark.parametrize("command", [line for block in DOCS for line in block.splitlines()])
+def test_every_command_of_the_docs_does_what_it_says(command: str, old_run: dict[str, str]) -> None:
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=600, env=os.environ | old_run)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    assert re.search(r"Recorded in|Exported to|checkpoints: ", result.stdout)

@@ -401,3 +401,68 @@ def test_a_run_of_somebodys_own_script_is_asked_with_the_network_that_is_named(t
     torch.manual_seed(123)
     assert reanalysed(f"run={record}", f"+model._target_={Net.__module__}.Net")
     assert_same(live, read(record), "nap", "topomap", "saliency")
+
+
+# ------------------------------------------------------------------------------------------- what needs no analysis
+
+
+def test_the_audit_is_a_table_of_the_run_and_says_whether_all_is_well(
+    run_id: str, own_place: Path, record: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    assert reanalysed(f"run={run_id}", "audit=true")
+    assert "4 checkpoints: nothing is wrong" in capsys.readouterr().out
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{own_place / 'mlflow.db'}")  # where it looks, whatever the client's store
+    client = MlflowClient()
+    table = client.load_table(client.get_run(run_id).info.experiment_id, "checkpoints.json", [run_id])
+    assert table["step"].tolist() == [0, 1, 2, 3]
+    assert len(set(table["sha256"])) == len(set(table["weights"])) == 4
+    saved = sorted((record / "checkpoints").iterdir())
+    shutil.copyfile(saved[1], saved[2])
+    assert not reanalysed(f"run={record}", f"checkpoints={record / 'checkpoints'}", "audit=true")
+    assert "identical" in capsys.readouterr().out
+    rows = json.loads((record / "checkpoints.json").read_text())
+    problem = rows["columns"].index("problems")
+    assert ["identical" in row[problem] for row in rows["data"]] == [False, True, True, False]
+
+
+def test_maps_are_laid_out_anew_beside_those_that_were_observed(record: Path) -> None:
+    before = read(record)
+    assert reanalysed(f"run={record}", "relayout=last")
+    after = read(record)
+    assert set(after.findings) == {*before.findings, "topomap_last"}
+    assert_same(before, after, *before.findings)
+    for found in after.findings["topomap_last"].values():
+        np.testing.assert_array_equal(found.arrays["positions/relu1"], after.findings["topomap_last"][3].arrays["positions/relu1"])
+    assert len(list((record / "images" / "topomap_last" / "relu1").iterdir())) == 4
+    assert "fixed at epoch 3" in (record / "timelapse.html").read_text() or "topomap_last" in (record / "timelapse.html").read_text()
+    there = files(record)
+    assert reanalysed(f"run={record}", "relayout=last")
+    assert files(record) == there
+    assert reanalysed(f"run={record}", "relayout=2")
+    assert sorted(read(record).findings["topomap_at_2"]) == [0, 1, 2, 3]
+
+
+def test_recorded_activations_are_analysed_and_findings_exported(record: Path, tmp_path: Path) -> None:
+    from netlapse.backends.torch import TorchNetwork
+    from netlapse.export import activations_to_inntrospect
+    from netlapse.models.torch import cnn
+    from netlapse.tracking.probes import from_bytes
+
+    probe = from_bytes((record / "probe.npz").read_bytes())
+    network = TorchNetwork(cnn((8, 8, 1), 10, channels=(4, 8), hidden=16))
+    activations_to_inntrospect(network, probe, ["relu1", "relu3"], tmp_path / "theirs")
+    new = tmp_path / "new"
+    assert reanalysed(f"activations={tmp_path / 'theirs'}", "step=7", "analyses=profiles", "tracker=folder", f"tracker.folder={new}")
+    found = read(new)
+    assert found.steps == (7,)
+    from netlapse.analysis.nap import activation_profiles
+
+    labels = probe.labels
+    expected = activation_profiles(network, probe.inputs, labels, ["relu1", "relu3"])
+    for layer, profile in expected.items():
+        np.testing.assert_allclose(found.findings["nap"][7].arrays[f"profile/{layer}"], profile, rtol=1e-5, atol=1e-6)
+    assert reanalysed(f"run={record}", f"export={tmp_path / 'export'}", "step=2")
+    sizes = np.load(tmp_path / "export" / "group_sizes.npy")
+    np.testing.assert_array_equal(sizes, read(record).findings["nap"][2].arrays["counts"])

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import shutil
 from pathlib import Path
 from typing import IO
 
 from netlapse.home import home, writable
 from netlapse.tracking.names import plain_name
 
+log = logging.getLogger(__name__)
+
 LOCK = ".lock"
 
 
 def spools() -> list[Path]:
     """The folders of what is waiting to be uploaded, or being written."""
-    return sorted(path for path in (home() / "spool").glob("*") if path.is_dir())
+    return sorted(path for path in (home() / "spool").glob("*") if path.is_dir() and not path.name.startswith("."))
 
 
 def spools_of(run_id: str) -> list[Path]:
@@ -42,6 +46,17 @@ def claim(folder: Path) -> IO[str] | None:
         except OSError:
             file.close()
             raise
+
+
+def discard(folder: Path) -> None:
+    """Remove a spool; who looks at the same moment sees all of it or nothing."""
+    gone = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        folder.rename(gone)
+    except OSError as error:
+        log.warning("netlapse: all of %s is uploaded, but it cannot be removed: %s", folder, error)
+        return
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def claimed(run_id: str) -> tuple[Path, IO[str] | None]:

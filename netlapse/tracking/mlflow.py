@@ -25,7 +25,7 @@ from mlflow.entities import Param
 from netlapse.home import home
 from netlapse.recording import Recording
 from netlapse.tracking.checkpoints import SUFFIXES
-from netlapse.tracking.claim import claimed, spools_of
+from netlapse.tracking.claim import claimed, discard, spools_of
 from netlapse.tracking.contents import Contents
 from netlapse.tracking.folder import MANIFEST, TARGET, FolderTracker, read, write
 from netlapse.tracking.names import mlflow_key, plain_name
@@ -173,6 +173,8 @@ class MlflowTracker:
 
     def table(self, name: str, columns: Mapping[str, Sequence[object]]) -> None:
         self.spool.table(name, columns)
+        listed = self.manifest.get("tables")
+        self.spool.describe({"tables": sorted({*(listed if isinstance(listed, list) else []), f"{name}.json"})})
         self._uploader.wake()
 
     def fetch_checkpoints(self, folder: Path) -> Path | None:
@@ -226,7 +228,7 @@ class MlflowTracker:
             problems += self._uploaded_from_memory()
         left = self._uploader.close(ended, seconds=seconds)
         if left is None and not self._held:
-            shutil.rmtree(self.spool.folder, ignore_errors=True)  # the run holds all of it
+            discard(self.spool.folder)  # the run holds all of it
         self._uploader.release()
         if self._held:
             log.warning("netlapse: no disk and no server took %s; they are lost (%s)", self._names_held(), "; ".join(problems))

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from netlapse.home import home
-from netlapse.tracking.claim import claim, spools
+from netlapse.tracking.claim import claim, discard, spools
 from netlapse.tracking.folder import TARGET, read_manifest
 from netlapse.tracking.secrecy import discreet, scrubbed
 from netlapse.tracking.store import brief, client_for, silence, tracking_uri
@@ -51,7 +50,7 @@ def upload(folder: str | Path, *, uri: str | None = None) -> str:
         uploads.everything()
         if target["owned"]:
             uploads.end(status(read_manifest(folder).get("failed")))
-        shutil.rmtree(folder)
+        discard(folder)
     return run_id
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 import tempfile
 import threading
@@ -46,6 +47,9 @@ STALL_SECONDS = 15.0
 
 PICTURES_AT_ONCE = 16
 """How many pictures are sent together: what an upload that is cut off may have to send again."""
+
+
+TABLES_TAG = "mlflow.loggedArtifacts"
 
 
 class Uploads:
@@ -157,6 +161,17 @@ class Uploads:
             is_document = not path.name.startswith(".") and path.name not in OWN_FILES - {MANIFEST}  # hidden is what is being written
             if is_document and (item := self._new(f"document {path.name}", path)):
                 yield item, partial(self._client.log_artifact, self._run_id, str(path))
+        tables = read_manifest(self._folder).get("tables", [])
+        assert isinstance(tables, list)
+        for name in tables:
+            if f"table {name}" not in self._ledger:
+                yield {f"table {name}": "listed"}, partial(self._list_table, str(name))
+
+    def _list_table(self, name: str) -> None:
+        """What `MlflowClient.log_table` does beside logging the file: MLflow's pages show as tables those that this tag lists."""
+        listed = json.loads(self._client.get_run(self._run_id).data.tags.get(TABLES_TAG, "[]"))
+        if (entry := {"path": name, "type": "table"}) not in listed:
+            self._client.set_tag(self._run_id, TABLES_TAG, json.dumps([*listed, entry]))
 
     def _new(self, item: str, path: Path) -> dict[str, str]:
         """{item: digest of the file}, or nothing where the run has it as it is."""
