@@ -13,13 +13,11 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
@@ -33,6 +31,7 @@ from netlapse.export import findings_to_inntrospect
 from netlapse.home import home, writable
 from netlapse.observer import Observer
 from netlapse.reanalysis import Done, prepare, reanalyse
+from netlapse.recompose import chosen, recomposed
 from netlapse.report import page
 from netlapse.schedule import Unit
 from netlapse.tracking.checkpoints import find, sha256
@@ -42,7 +41,6 @@ from netlapse.tracking.probes import PROBE, from_bytes
 from netlapse.types import Network, ProbeSet, Tracker
 
 T = TypeVar("T")
-DELETED = object()
 
 
 @hydra.main(version_base="1.3", config_path="pkg://netlapse.conf", config_name="reanalyse")
@@ -62,8 +60,10 @@ def main() -> None:
         try:
             job()
         finally:  # what the jobs that came to an end know is kept, whatever became of the others
+            whole: list[bool] = []
             for where in sorted(Path(folder).glob("*")):
-                explained(lambda where: _ended(_put_together(where)), where)
+                explained(lambda where: whole.append(_put_together(where)), where)
+    _ended(all(whole))
 
 
 def run_reanalysis(cfg: DictConfig, asked: Mapping[str, object] | None = None) -> bool:
@@ -71,13 +71,13 @@ def run_reanalysis(cfg: DictConfig, asked: Mapping[str, object] | None = None) -
 
     asked  what of the config was asked for, see `chosen`: the rest gives way to the run's own config
     """
-    if cfg.answers is not None:
-        _ask(cfg, asked or {})
+    asked = asked or {}
+    if cfg.answers is not None and cfg.relayout is None and cfg.export is None and not cfg.audit:
+        _ask(cfg, asked)
         return True
     tracker = _record(cfg)
-    cfg = _recomposed(cfg, asked or {}, tracker)
     try:
-        return _into(cfg, asked or {}, tracker)
+        return _into(_own_config(cfg, asked, tracker), asked, tracker)
     finally:
         if tracker is not None:
             tracker.close()
@@ -88,43 +88,7 @@ def _ended(whole: bool) -> None:
         raise SystemExit(1)
 
 
-# ------------------------------------------------------------------------------------------------------- the config
-
-
-def chosen(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, object]:
-    """What the overrides of a config asked for, by its dotted key, with interpolations left as they are."""
-    plain = _plain(cfg)
-    asked: dict[str, object] = {}
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        key = override.key_or_group.replace("/", ".")
-        asked[key] = DELETED if override.is_delete() else functools.reduce(lambda node, part: node[part], key.split("."), plain)
-    return asked
-
-
-def _recomposed(cfg: DictConfig, asked: Mapping[str, object], tracker: Tracker | None) -> DictConfig:
-    """The run's own config, if it has one, with what was asked for in its place."""
-    plain = _plain(cfg)
-    if tracker is None:
-        return cfg
-    if (saved := tracker.read("config.yaml")) is not None:
-        plain |= _plain(OmegaConf.create(saved.decode()))
-    elif "framework" not in asked and (name := tracker.manifest.get("framework")) in ("torch", "keras"):
-        plain["framework"] = _plain(OmegaConf.create((files("netlapse.conf") / "framework" / f"{name}.yaml").read_text()))
-    for key, value in asked.items():
-        *path, last = key.split(".")
-        node = functools.reduce(lambda found, part: found.setdefault(part, {}), path, plain)
-        if value is DELETED:
-            node.pop(last, None)
-        else:
-            node[last] = value
-    return OmegaConf.create(plain)
-
-
-def _plain(cfg: object) -> dict[str, Any]:
-    """A config as dicts and lists, with interpolations as they are written."""
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+# ------------------------------------------------------------------------------------------------------- the record
 
 
 def _record(cfg: DictConfig) -> Tracker | None:
@@ -135,6 +99,13 @@ def _record(cfg: DictConfig) -> Tracker | None:
         return FolderTracker(str(cfg.run))
     tracker: Tracker = instantiate(cfg.tracker, run_id=str(cfg.run))
     return tracker
+
+
+def _own_config(cfg: DictConfig, asked: Mapping[str, object], tracker: Tracker | None) -> DictConfig:
+    if tracker is None:
+        return cfg
+    saved = tracker.read("config.yaml")
+    return recomposed(cfg, asked, None if saved is None else saved.decode(), tracker.manifest.get("framework"))
 
 
 def _copy(cfg: DictConfig) -> Tracker:
@@ -227,7 +198,7 @@ def _analysed(cfg: DictConfig, work: Work, answers: Path | None, *, made: bool =
 def _observer(cfg: DictConfig, asked: Iterable[str], probe: ProbeSet, tracker: Tracker) -> Observer:
     layers: str | list[str] = cfg.layers if isinstance(cfg.layers, str) else list(cfg.layers)
     shown = tracker.manifest.get("probe")
-    batch_size = (cfg.callback or {}).get("batch_size") or (shown.get("batch_size") if isinstance(shown, Mapping) else None) or 256
+    batch_size = (cfg.get("callback") or {}).get("batch_size") or (shown.get("batch_size") if isinstance(shown, Mapping) else None) or 256
     known = tracker.manifest.get("layers")
     if "layers" not in asked and tracker.read("config.yaml") is None and isinstance(known, list):
         layers = [layer["name"] for layer in known]
@@ -265,7 +236,7 @@ def _network(cfg: DictConfig, probe: ProbeSet, tracker: Tracker, checkpoints: Ma
         raise ValueError(
             "model is null, and these checkpoints hold weights alone; name what builds the network, as model=cnn or +model._target_=my.module.build"
         )
-    options = {name: (cfg.callback or {}).get(name) for name in ("output", "channels_first")}
+    options = {name: (cfg.get("callback") or {}).get(name) for name in ("output", "channels_first")}
     network: Network = instantiate(cfg.framework.network)(model, **options)
     return network, load
 
@@ -282,15 +253,14 @@ def _checkpoints(cfg: DictConfig, tracker: Tracker | None, folder: Path) -> tupl
     elif tracker is None or cfg.run is None:
         raise ValueError("run and checkpoints are null; name a run, as run=<id>, or the folder of checkpoints, as checkpoints=<folder>")
     else:
-        found, named = {}, tracker.manifest.get("checkpoints")
-        for step, entry in (named if isinstance(named, Mapping) else {}).items():
-            places = [Path(entry["path"]), *([tracker.checkpoint_folder / Path(entry["path"]).name] if tracker.checkpoint_folder else [])]
-            path = next((place for place in places if place.is_file()), places[0])
-            found[int(step)], hashes[path] = path, entry["sha256"]
+        named = tracker.manifest.get("checkpoints")
+        entries = {int(step): entry for step, entry in named.items()} if isinstance(named, Mapping) else {}
+        found = {step: _place(Path(entry["path"]), tracker) for step, entry in entries.items()}
         if not found or not all(path.is_file() for path in found.values()):
             fetched = tracker.fetch_checkpoints(folder)
             within = {} if fetched is None else find(fetched, unit=_unit(cfg, tracker), pattern=cfg.pattern)
             found = within | {step: path for step, path in found.items() if path.is_file() or step not in within}
+        hashes = {path: entries[step]["sha256"] for step, path in found.items() if step in entries}
         if not found:
             raise FileNotFoundError(f"run {cfg.run} names no checkpoints and holds none; say where they are: checkpoints=<folder>")
     if cfg.step is not None:
@@ -299,6 +269,12 @@ def _checkpoints(cfg: DictConfig, tracker: Tracker | None, folder: Path) -> tupl
             raise ValueError(f"there is no checkpoint of step {sorted(unknown)}; there are those of {sorted(found)}")
         found = {step: path for step, path in found.items() if step in steps}
     return dict(sorted(found.items())), hashes
+
+
+def _place(path: Path, tracker: Tracker) -> Path:
+    """Where the file of this path is: there, or beside the store, if that has moved."""
+    beside = tracker.checkpoint_folder / path.name if tracker.checkpoint_folder is not None else path
+    return path if path.is_file() or not beside.is_file() else beside
 
 
 def _unit(cfg: DictConfig, tracker: Tracker | None) -> Unit:
@@ -373,7 +349,7 @@ def _recorded(cfg: DictConfig, tracker: Tracker, asked: Iterable[str]) -> Work:
 def _ask(cfg: DictConfig, asked: Mapping[str, object]) -> None:
     """One job: what its network answers, left in a folder that it shares with the jobs that differ in nothing but the step."""
     tracker = _copy(cfg)
-    cfg = _recomposed(cfg, asked, tracker if cfg.run is not None else None)
+    cfg = _own_config(cfg, asked, tracker if cfg.run is not None else None)
     alike = OmegaConf.merge(cfg, {"step": None})
     where = Path(str(cfg.answers)) / hashlib.sha256(OmegaConf.to_yaml(alike).encode()).hexdigest()[:16]
     where.mkdir(exist_ok=True)

@@ -118,6 +118,7 @@ def serve(train: Callable[[Order], None]) -> None:
 
 
 def _alone(order: Order, train: Callable[[Order], None]) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests in the background has it ignored
     log = os.open(Path(order.folder) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for old, new in ((0, nothing), (1, log), (2, log)):

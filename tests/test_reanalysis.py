@@ -17,9 +17,10 @@ import pytest
 import torch
 
 import netlapse
-from netlapse.analysis.__main__ import chosen, run_reanalysis
+from netlapse.analysis.__main__ import run_reanalysis
 from netlapse.cli import run_training
 from netlapse.reanalysis import read_answers, write_answers
+from netlapse.recompose import chosen
 from netlapse.recording import Recording
 from netlapse.statistics import GroupStatistics
 from netlapse.tracking.folder import FolderTracker, packed, read
@@ -235,6 +236,42 @@ def test_answers_of_a_network_come_out_of_their_file_as_they_went_in(tmp_path: P
     assert read_answers(tmp_path / "b.npz") is None
     write_answers(tmp_path / "c.npz", Answers(None, {"a/x": np.ones(2)}))
     assert read_answers(tmp_path / "c.npz").statistics is None  # type: ignore[union-attr]
+
+
+def test_what_a_runs_config_calls_is_called_only_if_it_is_ours_or_vouched_for(record: Path, tmp_path: Path) -> None:
+    """Anybody who may write to a run may have changed it."""
+    proof = tmp_path / "proof"
+    text = (record / "config.yaml").read_text()
+    before = files(record)
+    for planted in (
+        text.replace("_target_: ${framework.models}.cnn", f"_target_: subprocess.getoutput\n  cmd: touch {proof}"),
+        text.replace("_target_: ${framework.models}.cnn", f"_target_: netlapse.cli.sys.modules.os.system\n  command: touch {proof}"),
+        text.replace("path: netlapse.probe.by_label", "path: os.system"),
+        text.replace("path: netlapse.probe.by_label", "_args_: [os.system]"),
+        text + f"analyses:\n  nap:\n    _target_: subprocess.getoutput\n    cmd: touch {proof}\n" if "\nanalyses:" not in text else text.replace(
+            "_target_: netlapse.analysis.nap.nap", f"_target_: subprocess.getoutput\n    cmd: touch {proof}"),
+        text.replace("framework:\n", f"framework:\n  extra:\n    _target_: subprocess.getoutput\n    cmd: touch {proof}\n"),
+    ):  # fmt: skip
+        assert planted != text
+        (record / "config.yaml").write_text(planted)
+        with pytest.raises(ValueError, match=r"the run's config calls '.*' at .*, which is no part of netlapse; .* trust=true"):
+            reanalysed(f"run={record}", *NAP2)
+        assert not proof.exists()
+    own = text.replace("_target_: ${framework.models}.cnn", "_target_: tests.test_reanalysis.own_cnn")
+    (record / "config.yaml").write_text(own)
+    with pytest.raises(ValueError, match=r"'tests.test_reanalysis.own_cnn' at model._target_"):
+        reanalysed(f"run={record}", *NAP2)
+    (record / "config.yaml").write_text(text)
+    assert files(record) == before
+    (record / "config.yaml").write_text(own)
+    assert reanalysed(f"run={record}", "trust=true", *NAP2)
+    assert_same(read(record), Recording({}, {"nap": read(record).findings["nap2"]}), "nap")
+
+
+def own_cnn(*args: object, **kwargs: object) -> torch.nn.Module:
+    from netlapse.models.torch import cnn
+
+    return cnn(*args, **kwargs)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------- in MLflow
