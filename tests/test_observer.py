@@ -163,6 +163,18 @@ def test_a_gap_that_is_filled_makes_what_came_after_it_be_found_anew() -> None:
         )
 
 
+def test_the_step_before_is_the_records_also_where_this_observer_skipped_it() -> None:
+    tracker = MemoryTracker()
+    observer = Observer(probe(), [following], tracker)
+    observer.start(network())
+    for step in (0, 1, 2, 3):
+        observer.observe(network(), step)
+    again = Observer(probe(), [following], tracker)
+    for step in (1, 3):
+        again.observe(network(), step, only=["following"])
+    assert tracker.findings["following"][3].arrays["path"].tolist() == [0, 1, 2, 3]
+
+
 def test_what_is_gone_on_with_remains_what_it_was_and_says_when_more_was_found() -> None:
     tracker = MemoryTracker()
     Observer(probe(), {"first": counting}, tracker, layers="0").start(network(), {"command": "a", "model": "Net"})

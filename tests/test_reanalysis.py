@@ -19,7 +19,7 @@ import torch
 import netlapse
 from netlapse.analysis.__main__ import run_reanalysis
 from netlapse.cli import run_training
-from netlapse.reanalysis import read_answers, write_answers
+from netlapse.reanalysis import prepare, read_answers, reanalyse, write_answers
 from netlapse.recompose import chosen
 from netlapse.recording import Recording
 from netlapse.statistics import GroupStatistics
@@ -213,6 +213,42 @@ def test_jobs_side_by_side_find_what_one_finds_in_order(order: list[str], traine
         assert reanalysed(f"run={record}")  # what was found at step 3 was not found after step 2
     assert_same(read(trained), read(record), "nap", "topomap", "saliency")
     assert not list((tmp_path / "home" / "answers").iterdir())
+
+
+def test_what_the_network_has_answered_it_is_not_asked_again(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done by the jobs side by side is all that is costly: the passes of the probe and the maps."""
+    from netlapse.analysis import default_analyses
+    from netlapse.backends.torch import TorchNetwork
+    from netlapse.backends.torch_files import load_weights
+    from netlapse.models.torch import cnn
+    from netlapse.observer import Observer
+    from netlapse.tracking.checkpoints import find
+    from netlapse.tracking.memory import MemoryTracker
+    from netlapse.tracking.probes import from_bytes
+
+    probe, checkpoints = from_bytes((trained / "probe.npz").read_bytes()), find(trained / "checkpoints")
+    network = TorchNetwork(cnn((8, 8, 1), 10, channels=(4, 8), hidden=16))
+
+    def load(path: Path) -> None:
+        load_weights(network, path)
+
+    def observer() -> Observer:
+        made = Observer(probe, default_analyses(probe), MemoryTracker(), strict=True)
+        made.start(network)
+        return made
+
+    prepare(observer(), network, dict(reversed(checkpoints.items())), load, tmp_path)
+    last = observer()
+
+    def asked(*args: object, **kwargs: object) -> None:
+        raise AssertionError("asked again")
+
+    for method in ("responses", "vjp", "activations", "outputs", "group_sums"):
+        monkeypatch.setattr(TorchNetwork, method, asked)
+    done = reanalyse(last, network, checkpoints, lambda path: None, answers=tmp_path)
+    assert done.whole
+    assert sorted(done.found) == [0, 1, 2, 3]
+    assert_same(read(trained), last.tracker.recording(), "nap", "topomap", "saliency")
 
 
 def test_answers_of_a_network_come_out_of_their_file_as_they_went_in(tmp_path: Path) -> None:
