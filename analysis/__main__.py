@@ -198,7 +198,7 @@ def _analysed(cfg: DictConfig, work: Work, answers: Path | None, *, made: bool =
 def _observer(cfg: DictConfig, asked: Iterable[str], probe: ProbeSet, tracker: Tracker) -> Observer:
     layers: str | list[str] = cfg.layers if isinstance(cfg.layers, str) else list(cfg.layers)
     shown = tracker.manifest.get("probe")
-    batch_size = (cfg.get("callback") or {}).get("batch_size") or (shown.get("batch_size") if isinstance(shown, Mapping) else None) or 256
+    batch_size = (cfg.get("callback") or {}).get("batch_size") or (shown.get("batch_size") if isinstance(shown, Mapping) else None) or 64
     known = tracker.manifest.get("layers")
     if "layers" not in asked and tracker.read("config.yaml") is None and isinstance(known, list):
         layers = [layer["name"] for layer in known]

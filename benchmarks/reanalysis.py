@@ -42,7 +42,7 @@ def measured(probe: ProbeSet, folder: Path) -> tuple[float, float]:
         torch.save(module.state_dict(), files[step])
     digests = {path: sha256(path) for path in files.values()}
     network, records = TorchNetwork(module), iter(range(1000))
-    inputs = torch.from_numpy(np.ascontiguousarray(np.moveaxis(probe.inputs, -1, 1)))
+    inputs = torch.from_numpy(np.array(np.moveaxis(probe.inputs, -1, 1), order="C"))
 
     def load(path: Path) -> None:
         assert sha256(path) == digests[path]
@@ -59,7 +59,7 @@ def measured(probe: ProbeSet, folder: Path) -> tuple[float, float]:
         with torch.inference_mode():
             for path in files.values():
                 module.load_state_dict(torch.load(path, weights_only=True))
-                for batch in inputs.split(256):
+                for batch in inputs.split(64):
                     module(batch)
 
     times = interleaved({"ours": ours, "bare": bare}, REPEATS)

@@ -38,7 +38,7 @@ class Observing:
         checkpoints: str | Path | None = None,
         per_class: int = 20,
         seed: int = 0,
-        batch_size: int = 256,
+        batch_size: int = 64,
         channels_first: bool | None = None,
         strict: bool = False,
     ) -> None:

@@ -63,13 +63,13 @@ class Observer:
         layers: str | Sequence[str] = "auto",
         grouping: Grouping = by_label,
         strict: bool = False,
-        batch_size: int = 256,
+        batch_size: int = 64,
         replaces: bool = False,
     ) -> None:
         self.replaces = replaces
         self.probe, self.tracker, self.layers, self.grouping, self.strict, self.batch_size = probe, tracker, layers, grouping, strict, batch_size
         self.analyses = _named(analyses)
-        self._previous: dict[str, Findings | None] = {}
+        self._previous: dict[str, tuple[int, Findings | None]] = {}  # what each analysis found last here, and at which step
         self._reported: set[str] = set()
         self._observing = 0.0
         self._began: float | None = None
@@ -215,8 +215,6 @@ class Observer:
     ) -> dict[str, Findings]:
         known = {name for name, steps in self.tracker.steps.items() if step in steps}
         kept = (known if missing_only else set()) | (self.analyses.keys() - only if only is not None else set())
-        for name in self.analyses.keys() if only is not None else self.analyses.keys() & kept:
-            self._previous.pop(name, None)  # the step before is one of the record
         if kept >= {*self.analyses, *extra}:
             return {}
         started = time.perf_counter()
@@ -238,7 +236,8 @@ class Observer:
                 # The pass that analyses share is nobody's own cost.
                 costs[f"cost/{name}"] = time.perf_counter() - before - (_forward_seconds(snapshot) - shared)
                 if findings is not None:
-                    found[name] = self._previous[name] = findings
+                    found[name] = findings
+                    self._previous[name] = step, findings
                     self.attempt(f"tracker, logging {name}", self._log, name, step, findings)
         costs["cost/forward"] = _forward_seconds(snapshot)
         now = time.perf_counter()
@@ -284,13 +283,18 @@ class Observer:
             log.warning("netlapse: that failure could not be recorded either: %s", scrubbed(str(second)))
 
     def _analysed(self, name: str, analysis: Analysis, snapshot: Snapshot) -> Findings:
-        if name not in self._previous:
-            # Guarded apart: an analysis is not to be lost because what it found before cannot be read.
-            self._previous[name] = self.attempt(f"tracker, reading {name}", self.tracker.latest, name, snapshot.step)
-        found = analysis(snapshot.within(name), self._previous[name])
+        # Guarded apart: an analysis is not to be lost because what it found before cannot be read.
+        previous = self.attempt(f"tracker, reading {name}", self._found_before, name, snapshot.step)
+        found = analysis(snapshot.within(name), previous)
         if not isinstance(found, Findings):
             raise TypeError(f"analysis {name!r} returned a {type(found).__name__}; expected netlapse.types.Findings")
         return found
+
+    def _found_before(self, name: str, step: int) -> Findings | None:
+        """An analysis' findings at the step before: those it had here, unless the record has later ones."""
+        recorded = max((known for known in self.tracker.steps.get(name, ()) if known < step), default=-1)
+        last, found = self._previous.get(name, (-1, None))
+        return found if recorded <= last < step else self.tracker.latest(name, step)
 
     def keep(self, checkpoints: Checkpoints, step: int, write: Callable[[Path], None]) -> None:
         """Have `write` write a checkpoint of this step, and name it in the record."""

@@ -90,7 +90,7 @@ class Subtotal:
     statistics: GroupStatistics
 
 
-def group_statistics(network: Network, probe: ProbeSet, grouping: Grouping, layers: Sequence[str], *, batch_size: int = 256) -> GroupStatistics:
+def group_statistics(network: Network, probe: ProbeSet, grouping: Grouping, layers: Sequence[str], *, batch_size: int = 64) -> GroupStatistics:
     """Show the network the probe once, batch by batch.
 
     Responses are float32 per batch, sums float64 across batches. Raises ValueError where a grouping that reads logits
@@ -102,7 +102,7 @@ def group_statistics(network: Network, probe: ProbeSet, grouping: Grouping, laye
 
 
 def share_of_statistics(
-    network: Network, probe: ProbeSet, grouping: Grouping, layers: Sequence[str], *, batch_size: int = 256, share: int = 0, shares: int = 1
+    network: Network, probe: ProbeSet, grouping: Grouping, layers: Sequence[str], *, batch_size: int = 64, share: int = 0, shares: int = 1
 ) -> list[Subtotal]:
     """What one of several processes adds: as `group_statistics`, of the `share`-th of `shares` blocks of the batches.
 

@@ -219,7 +219,7 @@ class Snapshot:
     step: int
     layers: str | Sequence[str] = "auto"
     grouping: Grouping | None = None
-    batch_size: int = 256
+    batch_size: int = 64
     answers: Answers = field(default_factory=Answers)
     scope: str = ""
 

@@ -194,11 +194,12 @@ def test_findings_that_cannot_be_read_back_cost_no_analysis(caplog: pytest.LogCa
             raise ConnectionError("gone")
 
     tracker = Forgetful()
+    tracker.log("counting", 0, Findings({"calls": np.array(7)}))
     observer = Observer(probe(), [counting], tracker)
-    observer.start(network())
-    for step in (0, 1):
+    observer.start(network(), resume=True)
+    for step in (1, 2):
         observer.observe(network(), step)
-    assert [int(found.arrays["calls"]) for found in tracker.findings["counting"].values()] == [1, 2]
+    assert [int(found.arrays["calls"]) for found in tracker.findings["counting"].values()] == [7, 1, 2]
     assert tracker.failures == [{"what": "tracker, reading counting", "message": "ConnectionError: gone"}]
 
 
@@ -326,7 +327,7 @@ def test_the_manifest_says_what_was_observed() -> None:
     tracker = MemoryTracker()
     Observer(probe(), [counting], tracker, layers="ReLU").start(network(), {"command": "here"})
     assert tracker.manifest["layers"] == [{"name": "2", "kind": "ReLU", "shape": [6], "role": "activation"}]
-    assert tracker.manifest["probe"] == {"inputs": 9, "shape": [4, 4, 1], "hash": probe().hash, "grouping": "by_label", "batch_size": 256}
+    assert tracker.manifest["probe"] == {"inputs": 9, "shape": [4, 4, 1], "hash": probe().hash, "grouping": "by_label", "batch_size": 64}
     assert tracker.manifest["command"] == "here"
     assert "torch" in tracker.manifest["versions"]  # type: ignore[operator]
     assert tracker.manifest["asked"] == {"counting": {"analysis": "counting", "layers": "2", "grouping": "by_label"}}
