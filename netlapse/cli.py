@@ -159,9 +159,10 @@ def _end(message: str) -> BaseException:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether the error was raised by netlapse, Hydra or omegaconf itself."""
-    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return frames[-1].partition(".")[0] in ("netlapse", "hydra", "omegaconf")
+    """Whether the error was raised by netlapse, or by Hydra, omegaconf or MLflow, which say what is wrong with a config or a run."""
+    last = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals
+    spec = last.get("__spec__")  # of a module that was started as a program it has the name
+    return str(spec.name if spec is not None else last.get("__name__", "")).partition(".")[0] in ("netlapse", "hydra", "omegaconf", "mlflow")
 
 
 if __name__ == "__main__":

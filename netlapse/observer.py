@@ -245,7 +245,8 @@ class Observer:
         self._observing += now - started
         if (rest := now - self._began - self._observing) > 0:
             costs["cost/overhead"] = self._observing / rest
-        if "cost" not in known:  # what it cost the first time stays: a metric of MLflow cannot be replaced
+        # What it cost the first time stays: a metric of MLflow cannot be replaced. Offline no training pays for it.
+        if only is None and "cost" not in known:
             found["cost"] = Findings(scalars=costs)
             self.attempt("tracker, logging cost", self.tracker.log, "cost", step, found["cost"])
         if now - max(self._began, self._paged) > PAGE_EVERY:

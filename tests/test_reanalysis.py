@@ -539,3 +539,23 @@ def test_recorded_activations_are_analysed_and_findings_exported(record: Path, t
     assert reanalysed(f"run={record}", f"export={tmp_path / 'export'}", "step=2")
     sizes = np.load(tmp_path / "export" / "group_sizes.npy")
     np.testing.assert_array_equal(sizes, read(record).findings["nap"][2].arrays["counts"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["run=nonsense"], "netlapse: config key 'tracker': Run with id=nonsense not found"),
+        (["run={record}", "step=9"], "netlapse: there is no checkpoint of step [9]; there are those of [0, 1, 2, 3]"),
+        (["run={record}", "audit=true", "step=9"], "netlapse: there is no checkpoint of step [9]"),
+        (["run={record}", "relayout=9"], "netlapse: "),
+        (["run={record}", "analyses=nope"], "nope"),
+        ([], "netlapse: run and checkpoints are null; name a run, as run=<id>"),
+    ],
+)
+def test_the_program_says_in_one_message_what_is_wrong(overrides: list[str], message: str, record: Path, own_place: Path) -> None:
+    program = [sys.executable, "-m", "netlapse.analysis", *(override.format(record=record) for override in overrides)]
+    environment = os.environ | {"NETLAPSE_HOME": str(own_place), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
