@@ -43,8 +43,8 @@ def _header() -> str:
 
     return (
         "# Benchmarks\n\n"
-        "Made by `./run bench`: interleaved in one process, medians, each beside its floor or its peer. `nap`, `keras`, `layout` and\n"
-        "`render` are CPU time of one thread, `training` is wall time with all of them. On a shared machine a ratio within a\n"
+        "Made by `./run bench`: interleaved in one process, medians, each beside its floor or its peer. `nap`, `keras`, `reanalysis`, `layout` and\n"
+        "`render` are CPU time of one thread, `server` is wall time with one, `training` with all of them. On a shared machine a ratio within a\n"
         "few percent of 1 is not distinguishable from it.\n\n"
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores. "
         f"{', '.join(f'{name} {version}' for name, version in versions().items())}.\n\n"
