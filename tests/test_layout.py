@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
-from netlapse.analysis import layout
-from netlapse.analysis.layout import flas, metric_space, pca, procrustes, random
+from netlapse.analysis.layout import base, flas, metric_space, pca, procrustes, random
 from netlapse.analysis.quality import motion, trustworthiness
 
 LAYOUTS = [random, pca, flas]
@@ -213,7 +212,7 @@ def test_components_are_the_same_however_they_are_found(shape):
     profiles = rng.normal(size=(shape[0], 3)) * [9, 4, 2] @ rng.normal(size=(3, shape[1])) + 0.1 * rng.normal(size=shape)
     centred = profiles - profiles.mean(axis=0)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    np.testing.assert_allclose(np.abs(layout._components(profiles, 3, 0)), np.abs(left[:, :3] * values[:3]), rtol=1e-6, atol=1e-6 * values[0])
+    np.testing.assert_allclose(np.abs(base.principal_components(profiles, 3, 0)), np.abs(left[:, :3] * values[:3]), rtol=1e-6, atol=1e-6 * values[0])
 
 
 def test_pca_takes_its_orientation_from_the_previous_layout():
@@ -223,7 +222,7 @@ def test_pca_takes_its_orientation_from_the_previous_layout():
         seen = 0.4 * ((first - 0.5) * [1, flip]) @ turned(2.0) + 0.5
         after = pca(profiles, previous=seen)
         np.testing.assert_allclose(procrustes(after, seen), seen, atol=1e-9)
-        np.testing.assert_allclose(layout._rotation(after, seen), np.eye(2), atol=1e-9)
+        np.testing.assert_allclose(base.rotation(after, seen), np.eye(2), atol=1e-9)
         assert np.ptp(after, axis=0).max() == pytest.approx(1)
         np.testing.assert_allclose(pca(profiles + 1e-6, previous=after), after, atol=1e-6)
 

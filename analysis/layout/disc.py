@@ -1,10 +1,4 @@
-"""Where the units of a layer are drawn: functions from profiles to positions.
-
-A layout only decides places; what is drawn there is a topomap (`netlapse.analysis.topomap`). Every layout is a function
-`(profiles (u, f), *, seed=0, previous=None, metric="euclidean") -> positions (u, 2)` in [0, 1], so that they can be exchanged.
-`previous` is the layout of the checkpoint before, for the same units in the same order: a map that jumps between checkpoints
-cannot be followed, so what a layout owes to the one before is part of each function's description.
-"""
+"""A full disc of cells, sorted: the layout `flas`."""
 
 from __future__ import annotations
 
@@ -12,73 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from netlapse.analysis.layout.base import checked, filled, metric_space, principal_components
 from netlapse.types import Float64, Int64
-
-METRICS = ("euclidean", "cosine", "correlation")
-
-
-def metric_space(profiles: Float64, metric: str = "euclidean") -> Float64:
-    """Rows (u, f) whose Euclidean distances order the profiles as the metric does.
-
-    "euclidean" leaves the profiles as they are; "cosine" scales every row to unit length, "correlation" does so after
-    subtracting the row's mean (squared Euclidean distance is then twice the cosine or correlation distance). A row without a
-    direction (zero; for "correlation" constant up to rounding) becomes the zero vector, at distance 1 from every other row.
-
-    Raises ValueError for an unknown metric, profiles that are not (u, f) with u, f >= 1, and NaN or infinite profiles.
-    """
-    profiles = np.asarray(profiles, dtype=np.float64)
-    if metric not in METRICS:
-        raise ValueError(f"unknown metric {metric!r}; allowed are {list(METRICS)}")
-    if profiles.ndim != 2 or 0 in profiles.shape:
-        raise ValueError(f"profiles have shape {profiles.shape}; expected (u, f) with u, f >= 1, one row per unit (transpose group profiles (g, u))")
-    bad = ~np.isfinite(profiles)
-    if bad.any():
-        units, columns = np.flatnonzero(bad.any(axis=1)), np.flatnonzero(bad.any(axis=0))
-        raise ValueError(
-            f"profiles hold NaN or infinity in {len(units)} of {len(profiles)} units, {units[:5].tolist()} first, "
-            f"and in {len(columns)} of {profiles.shape[1]} columns, {columns[:5].tolist()} first; drop the columns of empty groups before laying out"
-        )
-    if metric == "euclidean":
-        return profiles
-    size = np.abs(profiles).max(axis=1, keepdims=True)
-    rows = np.divide(profiles, size, out=np.zeros_like(profiles), where=size > 0)
-    if metric == "correlation":
-        rows = rows - rows.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    # What is left of a constant row after its mean is rounding error, which must not be blown up to a direction.
-    unit_rows: Float64 = np.divide(rows, length, out=np.zeros_like(rows), where=length > 1e-13 * np.sqrt(profiles.shape[1]))
-    return unit_rows
-
-
-def random(profiles: Float64, *, seed: int = 0, previous: Float64 | None = None, metric: str = "euclidean") -> Float64:
-    """Uniformly random positions (u, 2) in [0, 1]: the baseline that knows nothing of the profiles.
-
-    They depend on the seed and the number of units alone, so the layout stands still over checkpoints as long as the seed is
-    the same; `previous` and `metric` are checked as everywhere and have nothing to act on.
-
-    Raises ValueError as `metric_space` does, and for a previous layout of another shape.
-    """
-    rows = metric_space(profiles, metric)
-    _checked(previous, len(rows))
-    return np.random.default_rng(seed).random((len(rows), 2))
-
-
-def pca(profiles: Float64, *, seed: int = 0, previous: Float64 | None = None, metric: str = "euclidean") -> Float64:
-    """The profiles' first two principal components as positions (u, 2), scaled by one factor so that the longer side fills [0, 1].
-
-    Components have no sign and no fixed order in time, so with `previous` the scores are rotated and reflected to lie as close
-    to it as they can (see `procrustes`) before they are scaled; size and centre are not taken over. Without it each component
-    is turned so that the sum of its cubed scores is positive. Profiles that vary in one direction only fall on a line,
-    identical ones on the centre. Nothing is random; `seed` only matters beyond 512 features, see `_components`.
-
-    Raises ValueError as `metric_space` does, and for a previous layout of another shape.
-    """
-    rows = metric_space(profiles, metric)
-    previous = _checked(previous, len(rows))
-    scores = np.zeros((len(rows), 2))
-    found = _components(rows, 2, seed)
-    scores[:, : found.shape[1]] = found
-    return _fill(scores if previous is None else scores @ _rotation(scores, previous))
 
 
 def flas(
@@ -112,12 +41,12 @@ def flas(
     preservation quality and linear assignment sorting", section 4, there on rectangles and without time.
     """
     rows = metric_space(profiles, metric)
-    previous = _checked(previous, len(rows))
+    previous = checked(previous, len(rows))
     if not (np.isfinite(movement_penalty) and movement_penalty >= 0):
         raise ValueError(f"movement_penalty is {movement_penalty}; expected a finite number of at least 0, where 0 lets units move freely")
     cells = _disc(len(rows))
-    places = _fill(cells.astype(np.float64))
-    components = _components(rows, COMPONENTS, seed)
+    places = filled(cells.astype(np.float64))
+    components = principal_components(rows, COMPONENTS, seed)
     power = (components**2).sum(axis=1).mean()
     if power > 0:
         components = components / np.sqrt(power)
@@ -130,86 +59,11 @@ def flas(
     return places[_sorted(components, cells, held, max(side * RESTART, SMALLEST), pull, seed)]
 
 
-def procrustes(positions: Float64, reference: Float64) -> Float64:
-    """The positions (u, 2) rotated, reflected, shifted and scaled by one factor to lie closest to the reference (u, 2).
-
-    Closest in the sum of squared distances; the result may leave [0, 1]. Positions that are all the same are moved to the
-    reference's centroid.
-
-    Raises ValueError for shapes that are not (u, 2), differ, or hold NaN or infinity.
-    Source: Schoenemann and Carroll, 1970, "Fitting one matrix to another under choice of a central dilation and a rigid motion".
-    """
-    positions = np.asarray(positions, dtype=np.float64)
-    if positions.ndim != 2 or positions.shape[1] != 2 or len(positions) == 0 or not np.isfinite(positions).all():
-        raise ValueError(f"positions have shape {positions.shape}; expected (u, 2) with u >= 1, all finite")
-    checked = _checked(reference, len(positions), "reference")
-    assert checked is not None
-    centred = positions - positions.mean(axis=0)
-    turned = centred @ _rotation(positions, checked)
-    size = (turned**2).sum()
-    scale = (turned * (checked - checked.mean(axis=0))).sum() / size if size > 0 else 1.0
-    aligned: Float64 = turned * scale + checked.mean(axis=0)
-    return aligned
-
-
 COMPONENTS = 8  # of the profiles, in which cells and units are compared
 BLOCK = 64  # cells that exchange their units in one exact assignment; its cost grows with the cube
 START, RESTART = 0.25, 0.1  # first radius of a cell's neighbourhood over the disc's diameter, from nothing and from a previous layout
 SMALLEST = 2.0  # that radius at least, in cells, so that small discs are sorted as well
 DECAY = 0.93  # of that radius from round to round, until it is one cell
-
-
-def _checked(positions: Float64 | None, units: int, name: str = "previous") -> Float64 | None:
-    if positions is None:
-        return None
-    positions = np.asarray(positions, dtype=np.float64)
-    if positions.shape != (units, 2) or not np.isfinite(positions).all():
-        raise ValueError(
-            f"{name} layout has shape {positions.shape} and {int((~np.isfinite(positions)).sum())} values that are not finite; "
-            f"expected ({units}, 2), all finite, for the same units in the same order"
-        )
-    return positions
-
-
-def _fill(points: Float64) -> Float64:
-    """Points (u, 2) moved and scaled by one factor so that their bounding box is centred in the unit square and fills its longer side."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    side = (high - low).max()
-    filled: Float64 = np.clip((points - (low + high) / 2) / (side if side > 0 else 1.0) + 0.5, 0, 1)
-    return filled
-
-
-def _rotation(positions: Float64, reference: Float64) -> Float64:
-    """The rotation or reflection (2, 2) to apply from the right that brings centred positions closest to the centred reference."""
-    left, _, right = np.linalg.svd((positions - positions.mean(axis=0)).T @ (reference - reference.mean(axis=0)))
-    rotation: Float64 = left @ right
-    return rotation
-
-
-def _components(rows: Float64, count: int, seed: int) -> Float64:
-    """The scores (u, <= count) on the first principal components, the sum of each one's cubed scores not negative.
-
-    Exact when the smaller side of the matrix is at most 512; beyond, by a seeded random range finder with four power
-    iterations (Halko, Martinsson and Tropp, 2011, algorithm 4.4), which for the leading components is as good as exact.
-    """
-    centred = rows - rows.mean(axis=0)
-    size = np.abs(centred).max()
-    if size <= 1e-13 * np.abs(rows).max():
-        return np.zeros((len(rows), min(count, rows.shape[1])))
-    centred = centred / size
-    if min(centred.shape) > 512:
-        basis = np.random.default_rng(seed).normal(size=(centred.shape[1], count + 8))
-        for _ in range(4):
-            basis, _ = np.linalg.qr(centred.T @ (centred @ basis))
-        centred = centred @ basis
-    if centred.shape[1] <= centred.shape[0]:
-        _, directions = np.linalg.eigh(centred.T @ centred)
-        scores = centred @ directions[:, ::-1][:, :count]
-    else:
-        powers, directions = np.linalg.eigh(centred @ centred.T)
-        scores = directions[:, ::-1][:, :count] * np.sqrt(np.maximum(powers[::-1][:count], 0))
-    signed: Float64 = scores * np.where((scores**3).sum(axis=0) < 0, -1, 1) * size
-    return signed
 
 
 def _disc(units: int) -> Int64:
