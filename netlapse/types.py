@@ -140,13 +140,25 @@ class Responses:
     """What one batch made each unit do, reduced over positions: every field layer -> (n, u) float32.
 
     mean, low, high   over the layer's positions (all three are the value itself for a dense layer)
-    outputs           (n, k) the network's logits; None where its output is not of that shape
+    outputs           (n, k) the network's logits (see `Network.outputs`); None where its output is not of that shape
     """
 
     mean: Mapping[str, Float32]
     low: Mapping[str, Float32]
     high: Mapping[str, Float32]
     outputs: Float32 | None
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """What one batch made layers do, and what the logit of each input's class makes of it.
+
+    activations, gradients   layer -> (n, h, w, u) | (n, t, u) | (n, u) float32      outputs   (n, k) the logits
+    """
+
+    activations: Mapping[str, Float32]
+    gradients: Mapping[str, Float32]
+    outputs: Float32
 
 
 class Network(Protocol):
@@ -168,7 +180,9 @@ class Network(Protocol):
         """Evaluation mode inside; modes, buffers, random states and gradients as before outside. Re-entrant."""
         ...
 
-    def outputs(self, inputs: Array) -> Float32: ...
+    def outputs(self, inputs: Array) -> Float32:
+        """(n, k) the logits: the network's output, or what goes into the softmax or sigmoid that it ends in."""
+        ...
 
     def activations(self, inputs: Array, layers: Sequence[str]) -> dict[str, Float32]: ...
 
@@ -177,6 +191,10 @@ class Network(Protocol):
     def group_sums(self, inputs: Array, groups: Int64, n_groups: int, layers: Sequence[str], spatial: Spatial = "mean") -> dict[str, Float32]: ...
 
     def vjp(self, inputs: Array, layer: str, cotangent: Array, wrt: Sequence[str]) -> dict[str, Float32]: ...
+
+    def explained(self, inputs: Array, layers: Sequence[str], classes: Int64 | None = None) -> Explained:
+        """Activations, and the gradient by them of the logit of each input's class (None: the predicted one), in one pass."""
+        ...
 
 
 class Grouping(Protocol):

@@ -906,7 +906,7 @@ def test_on_torch_an_inplace_operation_after_a_layer_does_not_reach_what_is_obse
 @on_tensorflow
 def test_every_law_holds_on_the_torch_backend_too() -> None:
     """In a process of its own: a process has one backend."""
-    files = ["tests/test_keras_network.py", "tests/test_keras_data.py", "tests/test_keras_files.py", "tests/test_parity.py"]
+    files = ["tests/test_keras_network.py", "tests/test_keras_data.py", "tests/test_keras_files.py", "tests/test_parity.py", "tests/test_logits.py"]
     environment = {**os.environ, "KERAS_BACKEND": "torch"}
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files],

@@ -150,7 +150,7 @@ def test_activations_responses_and_gradients_are_the_same(networks: tuple[TorchN
         for name in names:
             np.testing.assert_allclose(getattr(found, field)[name], getattr(expected, field)[name], **SAME)
     cotangent = np.random.default_rng(2).normal(size=(12, 4))
-    wrt = ["input", *names]
+    wrt = ["input", *(name for name in names if name != "softmax")]  # the logits do not depend on what comes after them
     same(b.vjp(inputs, "output", cotangent, wrt), a.vjp(inputs, "output", cotangent, wrt))
     middle = names[len(names) // 2]
     cotangent = np.random.default_rng(3).normal(size=a.activations(inputs, [middle])[middle].shape)

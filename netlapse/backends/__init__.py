@@ -13,3 +13,14 @@ def checked_groups(groups: Int64, n_groups: int, n: int) -> Int64:
     if groups.shape != (n,) or (n and (groups.min() < 0 or groups.max() >= n_groups)):
         raise ValueError(f"groups have shape {groups.shape} and values {np.unique(groups)[:8].tolist()}; expected ({n},) in 0 to {n_groups - 1}")
     return groups
+
+
+def checked_classes(classes: Int64, n: int, k: int) -> Int64:
+    """(n,) contiguous int64; raises ValueError where they are not n integers in 0 to k - 1."""
+    found = np.asarray(classes)
+    if found.shape != (n,) or not np.issubdtype(found.dtype, np.integer) or (n and (found.min() < 0 or found.max() >= k)):
+        raise ValueError(
+            f"classes have shape {found.shape}, dtype {found.dtype} and values {np.unique(found)[:8].tolist()}; "
+            f"expected ({n},) integers in 0 to {k - 1}, one of the network's {k} outputs for each input"
+        )
+    return np.ascontiguousarray(found, dtype=np.int64)

@@ -22,8 +22,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netlapse.backends import checked_groups
-from netlapse.types import Array, Float32, Int64, Layer, ProbeSet, Responses, Spatial
+from netlapse.backends import checked_classes, checked_groups
+from netlapse.types import Array, Explained, Float32, Int64, Layer, ProbeSet, Responses, Spatial
 
 CORPUS = "corpus.csv"
 LAYER_NAMES = "layer_names.json"
@@ -215,6 +215,13 @@ class RecordedNetwork:
         for values in found.values():
             values[~finite] = np.nan
         return found
+
+    def explained(self, inputs: Array, layers: Sequence[str], classes: Int64 | None = None) -> Explained:
+        """The recorded activations of layers and gradients by them; classes other than the predicted ones raise ValueError as in `vjp`."""
+        logits = self.outputs(inputs)
+        chosen = logits.argmax(axis=1) if classes is None else checked_classes(classes, *logits.shape)
+        cotangent = np.asarray(chosen[:, None] == np.arange(logits.shape[1]), np.float32)
+        return Explained(self.activations(inputs, layers), self.vjp(inputs, "output", cotangent, layers), logits)
 
     def _check_cotangent(self, logits: Float32, finite: NDArray[np.bool_], cotangent: Array) -> None:
         try:

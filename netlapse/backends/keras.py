@@ -20,8 +20,8 @@ import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
-from netlapse.backends import checked_groups
-from netlapse.types import Array, Float32, Int64, Layer, Responses, Role, Spatial
+from netlapse.backends import checked_classes, checked_groups
+from netlapse.types import Array, Explained, Float32, Int64, Layer, Responses, Role, Spatial
 
 if TYPE_CHECKING:
     from keras import KerasTensor as Tensor  # of whichever backend
@@ -54,8 +54,10 @@ class _Backend(Protocol):
     def segment_sum(self, rows: Tensor, groups: Tensor, n_groups: Tensor) -> Tensor: ...
 
     def gradients(
-        self, forward: Callable[[Tensor, Seen], Tensor], target: str, wrt: Sequence[str], tensor: Tensor, cotangent: Tensor
-    ) -> dict[str, Tensor | None]: ...
+        self, forward: Callable[[Tensor, Seen], Tensor], score: Callable[[Mapping[str, Tensor]], Tensor], wrt: Sequence[str], tensor: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]: ...
+
+    def scores(self) -> AbstractContextManager[Callable[[Tensor], Tensor]]: ...
 
     def undisturbed(self) -> AbstractContextManager[None]: ...
 
@@ -94,8 +96,8 @@ class KerasNetwork:
 
     A layer goes by its Keras name, one inside others by the names on the way, joined by dots: `block1.conv`. An unnamed
     layer of a subclassed model or layer goes by its attribute (`encoder`, `blocks.0`), because Keras numbers the
-    unnamed anew in each process. The second call of a layer used twice is `name.call2`; "output" names the network's output.
-    A layer with a fused activation is observed after it.
+    unnamed anew in each process. The second call of a layer used twice is `name.call2`; "output" names the network's
+    logits: its output, or what goes into the softmax or sigmoid that it ends in. A layer with a fused activation is observed after it.
 
     Weights may change at will. What is no variable (layers, their settings) is read once, as by Keras's own train function:
     after changing it, make a new KerasNetwork.
@@ -242,7 +244,7 @@ class KerasNetwork:
     # ---- what analyses ask ------------------------------------------------------------------------------------------
 
     def outputs(self, inputs: Array) -> Float32:
-        """(n, k) the network's logits (probabilities, where it ends in a softmax); raises ValueError where its output has another shape."""
+        """(n, k) the network's logits, also where it ends in a softmax or sigmoid; raises ValueError where its output has another shape."""
         shape = self._described(inputs).output_shape
         if len(shape) != 1:
             raise ValueError(f"the network's output has shape {(len(inputs), *shape)}; expected (n, k), one score per class")
@@ -311,11 +313,11 @@ class KerasNetwork:
         except ValueError as error:
             raise ValueError(f"vjp was given a cotangent {np.shape(cotangent)}; the activation of {layer!r} is {shape}") from error
 
-        def forward(tensor: Tensor, seen: Seen) -> Tensor:
-            return self._logits(self._forward(tensor, wanted, seen))
-
         def body(tensor: Tensor, cotangent: Tensor) -> dict[str, Tensor]:
-            found = self._backend.gradients(forward, layer, wrt, tensor, cotangent)
+            def score(seen: Mapping[str, Tensor]) -> Tensor:
+                return keras.ops.sum(keras.ops.cast(cotangent, seen[layer].dtype) * seen[layer])
+
+            _, found = self._backend.gradients(self._scoring(wanted), score, wrt, tensor)
             missing = [name for name in wrt if found[name] is None]
             if missing:
                 raise ValueError(f"the activation of {layer!r} does not depend on {missing}; layers run in the order {list(self.layers)}")
@@ -325,6 +327,47 @@ class KerasNetwork:
             key = "vjp", layer, tuple(wrt)
             found = self._backend.run(key, body, self._arranged(inputs), np.moveaxis(weights, -1, axis[layer]))
         return {name: _float32(np.moveaxis(found[name], axis[name], -1)) for name in wrt}
+
+    def explained(self, inputs: Array, layers: Sequence[str], classes: Int64 | None = None) -> Explained:
+        """The activations of layers, and the gradient by them of the logit of each input's class; one forward, one backward.
+
+        classes  (n,) integers; None: the class the network predicts for each input
+        Raises ValueError for classes that are no outputs, and for layers that the logits do not depend on.
+        """
+        described = self._known(inputs, layers)
+        if len(described.output_shape) != 1:
+            raise ValueError(f"the network's output has shape {(len(inputs), *described.output_shape)}; expected (n, k), one score per class")
+        given = [] if classes is None else [checked_classes(classes, len(inputs), *described.output_shape)]
+
+        def body(tensor: Tensor, *given: Tensor) -> dict[str, Tensor]:
+            def score(seen: Mapping[str, Tensor]) -> Tensor:
+                logits = seen["output"]
+                chosen = given[0] if given else keras.ops.argmax(logits, axis=1)
+                return keras.ops.sum(logits * keras.ops.one_hot(chosen, logits.shape[1], dtype=logits.dtype))
+
+            seen, gradients = self._backend.gradients(self._scoring(layers), score, layers, tensor)
+            missing = [name for name in layers if gradients[name] is None]
+            if missing:
+                raise ValueError(f"the logits do not depend on {missing}; layers run in the order {list(self.layers)}")
+            found = {f"gradient {name}": gradient for name, gradient in gradients.items() if gradient is not None}
+            return found | {f"activation {name}": keras.ops.copy(seen[name]) for name in layers} | {_LOGITS: seen["output"]}
+
+        with self.undisturbed():
+            found = self._backend.run(("explained", *layers), body, self._arranged(inputs), *given)
+        of = {
+            what: {name: _float32(np.moveaxis(found[f"{what} {name}"], described.unit_axis[name], -1)) for name in layers}
+            for what in ("activation", "gradient")
+        }
+        return Explained(of["activation"], of["gradient"], _float32(found[_LOGITS]))
+
+    def _scoring(self, layers: Sequence[str]) -> Callable[[Tensor, Seen], Tensor]:
+        """The forward from a tensor to the logits, in which layers are seen."""
+
+        def forward(tensor: Tensor, seen: Seen) -> Tensor:
+            with self._backend.scores() as behind:
+                return behind(self._logits(self._forward(tensor, layers, seen)))
+
+        return forward
 
     # ---- leaving no trace -------------------------------------------------------------------------------------------
 
@@ -386,8 +429,9 @@ class KerasNetwork:
 
         def body(tensor: Tensor, *others: Tensor) -> dict[str, Tensor]:
             found: dict[str, Tensor] = {}
-            result = self._forward(tensor, layers, lambda name, activation: found.update(reduced(name, activation, *others)))
-            return found | ({_LOGITS: self._logits(result)} if has_logits else {})
+            with self._backend.scores() as behind:
+                result = self._forward(tensor, layers, lambda name, activation: found.update(reduced(name, activation, *others)))
+                return found | ({_LOGITS: behind(self._logits(result))} if has_logits else {})
 
         with self.undisturbed():
             found = self._backend.run((question, *layers), body, self._arranged(inputs), *others)
@@ -405,6 +449,8 @@ class KerasNetwork:
             wanted.discard(name)
             activation = _first_tensor(output)
             replacement = seen(name, activation)
+            if replacement is not None and (logits := getattr(activation, "_keras_logits", None)) is not None:
+                vars(replacement)["_keras_logits"] = logits  # Keras's mark of what a softmax returned
             return None if replacement is None else _replaced(output, activation, replacement)
 
         with self._tapped(bases, tap):

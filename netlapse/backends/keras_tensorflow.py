@@ -80,8 +80,10 @@ class TensorFlow:
         """(g, ...) sums of the rows (n, ...) of each group."""
         return tf.math.unsorted_segment_sum(rows, groups, n_groups)
 
-    def gradients(self, forward: Forward, target: str, wrt: Sequence[str], tensor: tf.Tensor, cotangent: tf.Tensor) -> dict[str, tf.Tensor | None]:
-        """{name: gradient of sum(cotangent * target)}, None where it does not depend on one."""
+    def gradients(
+        self, forward: Forward, score: Callable[[Mapping[str, tf.Tensor]], tf.Tensor], wrt: Sequence[str], tensor: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor | None]]:
+        """The activations met in a forward, and the gradient of their score by each name: None where it does not depend on one."""
         seen = {"input": tensor}
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -94,9 +96,14 @@ class TensorFlow:
             if "input" in wrt:
                 tape.watch(tensor)
             seen["output"] = forward(tensor, keep)
-            score = tf.reduce_sum(tf.cast(cotangent, seen[target].dtype) * seen[target])
-        found = tape.gradient(score, {name: seen[name] for name in wrt})
-        return {name: None if gradient is None else tf.convert_to_tensor(gradient) for name, gradient in found.items()}
+            total = score(seen)
+        found = tape.gradient(total, {name: seen[name] for name in wrt})
+        return seen, {name: None if gradient is None else tf.convert_to_tensor(gradient) for name, gradient in found.items()}
+
+    @contextmanager
+    def scores(self) -> Iterator[Callable[[tf.Tensor], tf.Tensor]]:
+        """Inside, what finds the logits behind the probabilities that a forward returns; what are none it returns as they are."""
+        yield _behind
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -110,6 +117,14 @@ class TensorFlow:
         finally:
             random.setstate(python)
             np.random.set_state(numpy_state)  # noqa: NPY002 - the user's, not ours
+
+
+def _behind(output: tf.Tensor) -> tf.Tensor:
+    # Keras itself marks what its softmax and sigmoid return, for its losses; in a graph the operation tells.
+    logits = getattr(output, "_keras_logits", None)
+    if logits is None and not isinstance(output, tf.__internal__.EagerTensor) and output.op.type in ("Softmax", "LogSoftmax", "Sigmoid"):
+        logits = output.op.inputs[0]
+    return output if logits is None else logits
 
 
 def _has_rows(tensor: tf.Tensor, positions: tuple[int, ...]) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from netlapse.backends.torch import TorchNetwork
+from netlapse.backends.torch import Scores, TorchNetwork
 from netlapse.types import Array
 
 Seen = Callable[[str, Tensor], Tensor | None]
@@ -45,8 +45,10 @@ class Torch:
         """(g, ...) sums of the rows (n, ...) of each group; index_add_ is many times slower across the order in memory."""
         return rows.new_zeros((int(n_groups), *rows.shape[1:])).index_add_(0, groups, rows.contiguous())
 
-    def gradients(self, forward: Forward, target: str, wrt: Sequence[str], tensor: Tensor, cotangent: Tensor) -> dict[str, Tensor | None]:
-        """{name: gradient of sum(cotangent * target)}, None where it does not depend on one."""
+    def gradients(
+        self, forward: Forward, score: Callable[[Mapping[str, Tensor]], Tensor], wrt: Sequence[str], tensor: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+        """The activations met in a forward, and the gradient of their score by each name: None where it does not depend on one."""
         seen: dict[str, Tensor] = {}
 
         def keep(name: str, activation: Tensor) -> Tensor:
@@ -57,11 +59,17 @@ class Torch:
             if "input" in wrt:
                 seen["input"] = tensor.requires_grad_()
             seen["output"] = forward(tensor.clone(), keep)
-            score = (cotangent.to(seen[target].dtype) * seen[target]).sum()
+            total = score(seen)
             sources = [seen[name] for name in wrt]
             # autograd.grad, because backward() would add to the .grad the optimiser is accumulating.
-            found = torch.autograd.grad(score, sources, allow_unused=True) if score.requires_grad else [None] * len(sources)
-        return dict(zip(wrt, found))
+            found = torch.autograd.grad(total, sources, allow_unused=True) if total.requires_grad else [None] * len(sources)
+        return seen, dict(zip(wrt, found))
+
+    @contextmanager
+    def scores(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Inside, what finds the logits behind the probabilities that a forward returns; what are none it returns as they are."""
+        with Scores() as scores:
+            yield lambda output: getattr(output, "_keras_logits", scores.behind(output))
 
     def undisturbed(self) -> AbstractContextManager[None]:
         """Modes per module, buffers and random states are afterwards what they were before."""

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from netlapse.backends import checked_groups
-from netlapse.types import Array, Float32, Int64, Layer, Responses, Role, Spatial
+from netlapse.backends import checked_classes, checked_groups
+from netlapse.types import Array, Explained, Float32, Int64, Layer, Responses, Role, Spatial
 
 Seen = Callable[[str, Tensor], Tensor | None]
 Hook = Callable[[nn.Module, tuple[object, ...], object], object]
@@ -44,7 +46,8 @@ class TorchNetwork:
                     layer with weights is a convolution; no for tokens and vectors
 
     Layer names are the module's own qualified names; the second call of a module used twice is `name.call2`. "output"
-    names the network's output. Raises TypeError for a scripted module, which takes no hooks.
+    names the network's logits: its output, or what goes into the softmax or sigmoid that it ends in. Raises TypeError for a
+    scripted module, which takes no hooks.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class TorchNetwork:
         self._described: tuple[Layer, ...] | None = None
         self._refused: dict[str, str] = {}
         self._axes: dict[str, tuple[int, int]] = {}  # layer -> its batch axis, and its unit axis once the batch is first
+        self._ends_in_probabilities = False
         self._depth = 0
         if example is not None:
             self.describe(example)
@@ -163,8 +167,9 @@ class TorchNetwork:
         with self.undisturbed(), torch.no_grad():
             self._hooked(few, dict.fromkeys(observable, measure))
         calls.clear()
-        with self.undisturbed(), torch.no_grad():  # anew, as what the first one wrote into a buffer may be of its size
+        with self.undisturbed(), torch.no_grad(), Scores() as scores:  # anew, as what the first one wrote into a buffer may be of its size
             result = self._logits(self._hooked(many, dict.fromkeys(observable, describe)))
+        self._ends_in_probabilities = scores.behind(result) is not result
         is_output = {layer.name for layer, t, version in found if t is result and version == result._version}
         for name in {"input", "output"} & {layer.name for layer, _, _ in found} - (is_output - {"input"}):
             self._refused[name] = f"the name {name!r} stands for the network's own {name}; rename the submodule"
@@ -183,9 +188,14 @@ class TorchNetwork:
     # ---- what analyses ask ------------------------------------------------------------------------------------------
 
     def outputs(self, inputs: Array) -> Float32:
-        """(n, k) the network's logits; raises ValueError where its output has another shape or is several tensors."""
+        """(n, k) the network's logits, also where it ends in a softmax or sigmoid.
+
+        Raises ValueError where its output has another shape or is several tensors.
+        """
         with self.undisturbed(), torch.no_grad():
-            return _numpy(_matrix(self._logits(self._call(self.to_tensor(inputs)))))
+            with Scores() as scores:
+                logits = self._logits(self._call(self.to_tensor(inputs)))
+            return _numpy(_matrix(scores.behind(logits)))
 
     def activations(self, inputs: Array, layers: Sequence[str]) -> dict[str, Float32]:
         """{layer: (n, h, w, u) | (n, t, u) | (n, u)} channels-last copies."""
@@ -246,7 +256,46 @@ class TorchNetwork:
         """
         if "output" in wrt:
             raise ValueError("no gradient by 'output', which nothing depends on; `wrt` names layers, or 'input'")
-        wanted = [name for name in (*wrt, layer) if name not in ("input", "output")]
+
+        def score(seen: Mapping[str, Tensor]) -> Tensor:
+            activation = seen[layer].movedim(self._axis(layer, seen[layer]), -1)
+            try:
+                weights = np.broadcast_to(cotangent, tuple(activation.shape))
+            except ValueError as error:
+                raise ValueError(
+                    f"vjp was given a cotangent {np.shape(cotangent)}; the activation of {layer!r} is {tuple(activation.shape)}"
+                ) from error
+            return (activation * torch.tensor(weights, dtype=activation.dtype, device=activation.device)).sum()
+
+        _, gradients = self._differentiated(inputs, dict.fromkeys((*wrt, layer)), wrt, score)
+        missing = [name for name in wrt if name not in gradients]
+        if missing:
+            raise ValueError(f"the activation of {layer!r} does not depend on {missing}; layers run in the order {list(self.layers)}")
+        return gradients
+
+    def explained(self, inputs: Array, layers: Sequence[str], classes: Int64 | None = None) -> Explained:
+        """The activations of layers, and the gradient by them of the logit of each input's class; one forward, one backward.
+
+        classes  (n,) integers; None: the class the network predicts for each input
+        Raises ValueError for classes that are no outputs, and for layers that the logits do not depend on.
+        """
+
+        def score(seen: Mapping[str, Tensor]) -> Tensor:
+            logits = _matrix(seen["output"])
+            chosen = logits.detach().argmax(dim=1) if classes is None else torch.tensor(checked_classes(classes, *logits.shape), device=logits.device)
+            return logits.gather(1, chosen[:, None]).sum()
+
+        seen, gradients = self._differentiated(inputs, dict.fromkeys((*layers, "output")), layers, score)
+        missing = [name for name in layers if name not in gradients]
+        if missing:
+            raise ValueError(f"the logits do not depend on {missing}; layers run in the order {list(self.layers)}")
+        activations = {name: _numpy(seen[name].movedim(self._axis(name, seen[name]), -1)) for name in layers}
+        return Explained(activations, gradients, _numpy(seen["output"]))
+
+    def _differentiated(
+        self, inputs: Array, names: Iterable[str], wrt: Sequence[str], score: Callable[[Mapping[str, Tensor]], Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Float32]]:
+        """The named activations of one forward, and the gradients of `score(activations)` by those in `wrt` that it depends on."""
         seen: dict[str, Tensor] = {}
 
         def keep(name: str, tensor: Tensor) -> Tensor:
@@ -262,25 +311,14 @@ class TorchNetwork:
                 tensor.requires_grad_()
                 seen["input"] = tensor
             # A copy, because autograd refuses a network that begins by overwriting the very tensor we differentiate by.
-            logits = self._observe(inputs, wanted, keep, tensor=tensor.clone())
-            if layer == "output" and logits is not None:
+            logits = self._observe(inputs, [name for name in names if name not in ("input", "output")], keep, tensor=tensor.clone())
+            if "output" in names and logits is not None:
                 seen["output"] = logits
-            activation = seen[layer]
-            activation = activation.movedim(self._axis(layer, activation), -1)
-            try:
-                weights = np.broadcast_to(cotangent, tuple(activation.shape))
-            except ValueError as error:
-                raise ValueError(
-                    f"vjp was given a cotangent {np.shape(cotangent)}; the activation of {layer!r} is {tuple(activation.shape)}"
-                ) from error
-            score = (activation * torch.tensor(weights, dtype=activation.dtype, device=activation.device)).sum()
+            total = score(seen)
             sources = [seen[name] for name in wrt]
             # autograd.grad, because backward() would add to the .grad the optimiser is accumulating.
-            grads = torch.autograd.grad(score, sources, allow_unused=True) if score.requires_grad else tuple(None for _ in sources)
-            missing = [name for name, grad in zip(wrt, grads) if grad is None]
-            if missing:
-                raise ValueError(f"the activation of {layer!r} does not depend on {missing}; layers run in the order {list(self.layers)}")
-            return {name: _numpy(grad.movedim(self._axis(name, grad), -1)) for name, grad in zip(wrt, grads) if grad is not None}
+            found = torch.autograd.grad(total, sources, allow_unused=True) if total.requires_grad else [None] * len(sources)
+            return seen, {name: _numpy(grad.movedim(self._axis(name, grad), -1)) for name, grad in zip(wrt, found) if grad is not None}
 
     # ---- leaving no trace -------------------------------------------------------------------------------------------
 
@@ -379,14 +417,17 @@ class TorchNetwork:
 
         gradients = nullcontext() if tensor is not None else torch.no_grad()
         with self.undisturbed(), gradients:
-            result = self._hooked(self.to_tensor(inputs) if tensor is None else tensor, {modules[base]: hooked(base) for base in bases})
+            scores = Scores() if self._ends_in_probabilities else None
+            with scores or nullcontext():
+                result = self._hooked(self.to_tensor(inputs) if tensor is None else tensor, {modules[base]: hooked(base) for base in bases})
         missing = [name for name in wanted if not _was_called(name, calls, modules)]
         if missing:
             raise RuntimeError(
                 f"layers {sorted(missing)} ran when the network was first shown inputs but not this time; its forward takes another path"
             )
         try:
-            return self._logits(result)
+            logits = self._logits(result)
+            return scores.behind(logits) if scores else logits
         except ValueError:
             if self._output is not None or tensor is not None:
                 raise
@@ -450,6 +491,31 @@ class TorchNetwork:
 
     def _dtype(self) -> torch.dtype:
         return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+
+
+class Scores(TorchFunctionMode):
+    """Remembers, while a forward runs, what each softmax or sigmoid was given, so that the logits behind probabilities are found."""
+
+    _PROBABILITIES = ("softmax", "log_softmax", "special_softmax", "special_log_softmax", "sigmoid", "special_expit")
+    _COPIES = ("clone", "movedim", "moveaxis")  # of ours, in place of an observed layer's output
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._given: dict[int, tuple[Tensor, Tensor]] = {}  # by the id of what came out -> that, kept alive, and what went in
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        if name in self._PROBABILITIES:
+            given = args[0] if args else (kwargs or {})["input"]
+            self._given[id(result)] = result, given
+        elif name in self._COPIES and id(args[0]) in self._given:
+            self._given[id(result)] = result, self._given[id(args[0])][1]
+        return result
+
+    def behind(self, output: Tensor) -> Tensor:
+        """What the output was made from, where it is a softmax's or sigmoid's; else the output itself."""
+        return self._given[id(output)][1] if id(output) in self._given else output
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
