@@ -13,7 +13,7 @@ from sklearn.feature_selection import f_classif
 
 from netlapse.analysis.nap import scale, separability
 from netlapse.probe import NamedGrouping, by_attribute, by_confusion, by_label, by_outcome
-from netlapse.statistics import GroupStatistics, group_statistics, share_of_statistics, total
+from netlapse.statistics import TOP, GroupStatistics, group_statistics, share_of_statistics, total
 from netlapse.types import Layer, ProbeSet, Responses
 
 
@@ -92,6 +92,62 @@ def test_statistics_are_a_literal_double_loop_for_any_batch_size(grouping: Named
         np.testing.assert_array_equal(found.low[layer], low.astype(np.float32))
         np.testing.assert_array_equal(found.high[layer], high.astype(np.float32))
         assert found.sums[layer].dtype == found.squares[layer].dtype == np.float64
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 37, 256])
+def test_spread_sparsity_peaks_and_top_inputs_are_their_definitions_for_any_batch_size(batch_size: int) -> None:
+    shown, network = probe(), Table()
+    found = group_statistics(network, shown, by_label, LAYERS, batch_size=batch_size)
+    for layer, values in network.values(shown.inputs).items():
+        flat = values.reshape(len(shown), -1, values.shape[-1])
+        responses, highest = flat.astype(np.float64).mean(axis=1), flat.max(axis=1)
+        for group in range(3):
+            mine = shown.labels == group
+            # Sums of squares of float32 responses of order 1: the difference of two sums keeps seven digits of them.
+            np.testing.assert_allclose(found.variance(layer)[group], responses[mine].var(axis=0, ddof=1), rtol=1e-4, atol=1e-6)
+            error = responses[mine].std(axis=0, ddof=1) / np.sqrt(mine.sum())
+            np.testing.assert_allclose(found.standard_error(layer)[group], error, rtol=1e-4, atol=1e-6)
+            np.testing.assert_array_equal(found.sparsity(layer)[group], (highest[mine] > 0).mean(axis=0))
+            np.testing.assert_array_equal(found.highest(layer)[group], highest[mine].max(axis=0))
+        for of_an_empty_group in (found.variance(layer), found.standard_error(layer), found.sparsity(layer), found.highest(layer)):
+            assert np.isnan(of_an_empty_group[3]).all()
+        for unit in range(values.shape[-1]):
+            best = sorted(range(len(shown)), key=lambda i, unit=unit, highest=highest: (-highest[i, unit], i))[:TOP]  # type: ignore[misc]
+            assert found.top[layer][unit].tolist() == best
+            np.testing.assert_array_equal(found.top_values[layer][unit], highest[best, unit])
+        assert found.broken[layer] == -1
+
+
+def test_equal_activations_rank_by_the_order_of_the_inputs_and_few_inputs_leave_places_empty() -> None:
+    class Alike(Table):
+        def values(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+            return {"image": np.ones((len(inputs), 2, 2, 3), np.float32), "dense": -inputs[:, :3] * 0}
+
+    for batch_size in (2, 3, 64):
+        found = group_statistics(Alike(), probe(), by_label, LAYERS, batch_size=batch_size)
+        assert (found.top["image"] == np.arange(TOP)).all()
+        assert (found.sparsity("image")[:3] == 1).all()
+        assert (found.sparsity("dense")[:3] == 0).all(), "zero does not activate"
+        assert (found.variance("image")[:3] == 0).all()
+    few = group_statistics(Alike(), probe().take(np.array([4, 9])), by_label, LAYERS, batch_size=1)
+    assert few.top["image"].tolist() == [[0, 1, -1, -1]] * 3
+    assert np.isnan(few.variance("image")[few.counts < 2]).all()
+
+
+def test_the_first_input_with_a_response_that_is_no_number_is_named() -> None:
+    class Broken(Table):
+        def values(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+            found = super().values(inputs)
+            found["dense"] = found["dense"].copy()
+            found["dense"][inputs[:, 0] == marked[0], 1] = np.nan
+            found["dense"][inputs[:, 0] == marked[1], 2] = np.inf
+            return found
+
+    shown = probe()
+    marked = shown.inputs[[23, 30], 0]
+    for batch_size in (1, 5, 64):
+        found = group_statistics(Broken(), shown, by_label, LAYERS, batch_size=batch_size)
+        assert (int(found.broken["image"]), int(found.broken["dense"])) == (-1, 23)
 
 
 @pytest.mark.parametrize("grouping", [by_label, by_confusion, by_outcome], ids=lambda g: g.name)
