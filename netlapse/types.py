@@ -28,6 +28,8 @@ UInt8 = NDArray[np.uint8]
 Array = NDArray[np.generic]
 A = TypeVar("A", bound=Array)
 Spatial = Literal["mean", "keep"]
+LARGEST_RESPONSES = 2 * 2**30
+"""Bytes of responses to single inputs above which `Snapshot.responses` refuses to start."""
 Role = Literal["activation", "block", "output", "weights", "other"]
 
 
@@ -259,6 +261,31 @@ class Snapshot:
                 else group_statistics(self.network, self.probe, self.grouping or by_label, self.layer_names, batch_size=self.batch_size)
             )
         return self.answers.statistics
+
+    @property
+    def responses(self) -> Mapping[str, Float32]:
+        """layer -> (n, u) each unit's response, its mean activation over positions, to each input: a forward pass of its own, made once.
+
+        For what cannot be told from sums. Raises ValueError where they would take more than 2 GiB.
+        """
+        known = self.answers.arrays
+        if any(f"responses/{layer}" not in known for layer in self.layer_names):
+            units = sum(layer.units for layer in self.network.describe(self.probe.inputs[:2]) if layer.name in self.layer_names)
+            size = 4 * len(self.probe) * units
+            if size > LARGEST_RESPONSES:
+                raise ValueError(
+                    f"the responses of {units} units in {len(self.layer_names)} layers to {len(self.probe)} inputs would take "
+                    f"{len(self.probe)} x {units} x 4 bytes = {size / 2**30:.1f} GiB, more than {LARGEST_RESPONSES / 2**30:.0f}; "
+                    "observe fewer layers or show fewer inputs"
+                )
+            parts: dict[str, list[Float32]] = {layer: [] for layer in self.layer_names}
+            with self.network.undisturbed():
+                for start in range(0, len(self.probe), self.batch_size):
+                    shown = self.network.responses(self.probe.inputs[start : start + self.batch_size], self.layer_names)
+                    for layer, rows in parts.items():
+                        rows.append(shown.mean[layer])
+            known |= {f"responses/{layer}": np.concatenate(rows) for layer, rows in parts.items()}
+        return {layer: cast(Float32, known[f"responses/{layer}"]) for layer in self.layer_names}
 
     def once(self, name: str, compute: Callable[[], A]) -> A:
         """What `compute` returns, computed once per analysis of an observer and name; each time where no observer is.

@@ -125,11 +125,12 @@ def test_profiles_too_large_to_hold_are_refused_before_anything_is_computed(monk
     g[5] = 2**24
     # 2 ** 24 + 1 groups of 64 positions and units of 8 bytes are 8 GiB and a little; of 4 units they are half a GiB.
     with pytest.raises(
-        ValueError, match=r"profiles of 16777217 groups and layers \['0'\] with spatial='keep' would take 8\.0 GiB, more than 8; take fewer"
+        ValueError,
+        match=r"profiles of 16777217 groups and layers \['0'\] with spatial='keep' would take 16777217 groups x 64 units x 8 bytes = 8\.0 GiB, more",
     ):
         activation_profiles(net, inputs(), g, ["0"], spatial="keep")
     monkeypatch.setattr(module, "LARGEST_PROFILES", 8 * 4 * 4 - 1)
-    with pytest.raises(ValueError, match=r"spatial='mean' would take 0\.0 GiB"):
+    with pytest.raises(ValueError, match=r"spatial='mean' would take 4 groups x 4 units x 8 bytes = 0\.0 GiB"):
         activation_profiles(net, inputs(), groups(), ["0"])
     monkeypatch.undo()
     monkeypatch.setattr(module, "LARGEST_PROFILES", 8 * 4 * 4)
@@ -408,3 +409,112 @@ def test_nap_is_a_pure_function_of_snapshot_and_previous_findings() -> None:
         np.testing.assert_array_equal(values, twice.arrays[name])
     for name, values in kept.items():
         np.testing.assert_array_equal(first.arrays[name], values)
+
+
+# ---- aligned profiles, intervals, what else is found -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["predicted", "label", 1])
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_aligned_profiles_are_the_mean_of_activations_aligned_by_the_targets_gradient(target: str | int, batch_size: int) -> None:
+    net, shown, g = network(), inputs(), groups()
+    labels = np.arange(len(shown)) % 3
+    found = module.aligned_profiles(net, shown, g, LAYERS, target=target, labels=labels, batch_size=batch_size)  # type: ignore[arg-type]
+    classes = {"predicted": net.outputs(shown).argmax(axis=1), "label": labels}.get(str(target), np.full(len(shown), 1))
+    for layer, activation in net.activations(shown, LAYERS).items():
+        if activation.ndim > 2:
+            saliency = np.abs(net.vjp(shown, "output", np.eye(3, dtype=np.float32)[classes], [layer])[layer]).mean(axis=-1)
+            activation = align(activation, saliency)
+        for group in (0, 1, 3):
+            # A convolution of a batch of one adds its products in another order: float32 rounding of numbers of size 1.
+            np.testing.assert_allclose(found[layer][group], activation[g == group].astype(np.float64).mean(axis=0), rtol=1e-6, atol=2e-7)
+        assert np.isnan(found[layer][2]).all()
+    assert np.abs(found["0"][[0, 1, 3]] - activation_profiles(net, shown, g, ["0"], spatial="keep")["0"][[0, 1, 3]]).max() > 0.1, "nothing moved"
+
+
+def test_aligned_profiles_of_predicted_and_labelled_classes_differ() -> None:
+    net, shown, g = network(), inputs(), groups()
+    labels = (net.outputs(shown).argmax(axis=1) + 1) % 3
+    predicted, labelled = (module.aligned_profiles(net, shown, g, ["1"], target=t, labels=labels)["1"] for t in ("predicted", "label"))  # type: ignore[arg-type]
+    assert not np.allclose(predicted, labelled, equal_nan=True)
+
+
+def test_aligned_profiles_refuse_what_cannot_be_aligned() -> None:
+    with pytest.raises(ValueError, match="given no labels; pass labels"):
+        module.aligned_profiles(network(), inputs(), groups(), LAYERS, target="label")
+    with pytest.raises(ValueError, match="target 'best'; expected 'predicted', 'label' or the number of a class"):
+        module.aligned_profiles(network(), inputs(), groups(), LAYERS, target="best")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="one of the network's 3 outputs for each input"):
+        module.aligned_profiles(network(), inputs(), groups(), LAYERS, target=3)
+    with pytest.raises(ValueError, match="groups have shape"):
+        module.aligned_profiles(network(), inputs(), groups(5), LAYERS)
+
+
+def test_bootstrap_intervals_cover_the_mean_as_often_as_they_say() -> None:
+    """Of 400 samples of 60 normal numbers, the 90 % intervals of 360 +- 2.6 standard deviations of a binomial hold the true mean.
+
+    A percentile interval of 60 is a little short: its quantiles are the normal's instead of Student's, 88.9 % of them hold it.
+    """
+    rng = np.random.default_rng(0)
+    responses = rng.normal(loc=3, size=(60, 400)).astype(np.float32)
+    low, high = module.bootstrap(responses, np.zeros(60, np.int64), 1, repeats=2000, level=0.9)
+    covered = ((low[0] <= 3) & (high[0] >= 3)).sum()
+    assert 400 * 0.889 - 2.6 * np.sqrt(400 * 0.889 * 0.111) <= covered <= 400 * 0.889 + 2.6 * np.sqrt(400 * 0.889 * 0.111)
+    # For large samples the interval is the normal one: +-1.645 standard errors of the mean.
+    error = responses.std(axis=0, ddof=1) / np.sqrt(60)
+    np.testing.assert_allclose((high - low)[0].mean() / (2 * 1.645 * error.mean()), 1, atol=0.02)
+
+
+def test_bootstrap_is_within_groups_seeded_and_of_no_width_for_one_input() -> None:
+    rng = np.random.default_rng(0)
+    responses = rng.normal(size=(11, 3)).astype(np.float32)
+    labels = np.array([0] * 5 + [1] * 5 + [3])
+    low, high = module.bootstrap(responses, labels, 4, repeats=200)
+    again = module.bootstrap(responses, labels, 4, repeats=200)
+    np.testing.assert_array_equal(low, again[0])
+    for group in (0, 1):
+        assert (responses[labels == group].min(axis=0) <= low[group]).all()
+        assert (low[group] < responses[labels == group].mean(axis=0)).all()
+        assert (responses[labels == group].mean(axis=0) < high[group]).all()
+        assert (high[group] <= responses[labels == group].max(axis=0)).all()
+    assert np.isnan(low[2]).all()
+    np.testing.assert_array_equal(low[3], high[3])
+    with pytest.raises(ValueError, match="the level 1; expected"):
+        module.bootstrap(responses, labels, 4, level=1)
+
+
+def test_nap_records_how_sure_a_profile_is() -> None:
+    shown, labels = inputs(), groups()
+    net = network()
+    snapshot = Snapshot(net, ProbeSet(shown, labels, ("a", "b", "c", "d")), 0, ["1", "3"])
+    found = nap(snapshot, None, resamples=50)
+    for layer in ("1", "3"):
+        rows = net.responses(shown, [layer])
+        np.testing.assert_array_equal(snapshot.responses[layer], rows.mean[layer])
+        deviation = rows.mean[layer][labels == 1].astype(np.float64).std(axis=0, ddof=1)
+        np.testing.assert_allclose(found.arrays[f"variance/{layer}"][1], deviation**2, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(found.arrays[f"error/{layer}"][1], deviation / np.sqrt((labels == 1).sum()), rtol=1e-4, atol=1e-7)
+        np.testing.assert_array_equal(found.arrays[f"highest/{layer}"][1], rows.high[layer][labels == 1].max(axis=0))
+        assert found.scalars[f"nap/sparsity/{layer}"] == pytest.approx((rows.high[layer] > 0).mean())
+        np.testing.assert_array_equal(found.arrays[f"top/{layer}"][:, 0], rows.high[layer].argmax(axis=0))
+        assert (found.arrays[f"low/{layer}"][[0, 1, 3]] <= found.arrays[f"profile/{layer}"][[0, 1, 3]]).all()
+    assert found.arrays["constant/1"].tolist() == [False] * 4
+
+
+def test_nap_names_the_first_input_whose_response_is_no_number() -> None:
+    shown = inputs()
+    net = network()
+    spoiled = shown.copy()
+    spoiled[[7, 11]] = 3e38  # finite, but what a convolution makes of it is not
+    found = nap(Snapshot(net, ProbeSet(spoiled, groups(), ("a", "b", "c", "d")), 0, ["0", "3"]), None)
+    assert found.scalars["nap/nonfinite_input/0"] == 7
+    assert found.scalars["nap/nonfinite_units/0"] >= 1
+
+
+def test_responses_to_every_input_are_refused_where_they_would_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from netlapse import types
+
+    monkeypatch.setattr(types, "LARGEST_RESPONSES", 4 * 23 * 7 - 1)
+    snapshot = Snapshot(network(), ProbeSet(inputs(), groups(), ("a", "b", "c", "d")), 0, ["1", "3"])
+    with pytest.raises(ValueError, match=r"7 units in 2 layers to 23 inputs would take 23 x 7 x 4 bytes"):
+        _ = snapshot.responses
