@@ -8,7 +8,8 @@ cannot be followed, so what a layout owes to the one before is part of each func
 
 from netlapse.analysis.layout.base import METRICS, metric_space, procrustes
 from netlapse.analysis.layout.disc import flas
+from netlapse.analysis.layout.particles import swarm
 from netlapse.analysis.layout.projection import pca, random
 from netlapse.analysis.layout.spreading import spread
 
-__all__ = ["METRICS", "flas", "metric_space", "pca", "procrustes", "random", "spread"]
+__all__ = ["METRICS", "flas", "metric_space", "pca", "procrustes", "random", "spread", "swarm"]
