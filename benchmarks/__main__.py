@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 # name -> threads: one where CPU time of the process is measured, the user's own where it is wall time.
-BENCHMARKS = {"nap": "1", "keras": "1", "reanalysis": "1", "layout": "1", "render": "1", "server": "1", "training": None}
+BENCHMARKS = {"nap": "1", "keras": "1", "reanalysis": "1", "layout": "1", "spread": "1", "render": "1", "server": "1", "training": None}
 RESULT = ROOT / "docs" / "benchmarks.md"
 
 
@@ -43,9 +43,9 @@ def _header() -> str:
 
     return (
         "# Benchmarks\n\n"
-        "Made by `./run bench`: interleaved in one process, medians, each beside its floor or its peer. `nap`, `keras`, `reanalysis`, `layout` and\n"
-        "`render` are CPU time of one thread, `server` is wall time with one, `training` with all of them. On a shared machine a ratio within a\n"
-        "few percent of 1 is not distinguishable from it.\n\n"
+        "Made by `./run bench`: interleaved in one process, medians, each beside its floor or its peer. `nap`, `keras`, `reanalysis`, `layout`,\n"
+        "`spread` and `render` are CPU time of one thread, `server` is wall time with one, `training` with all of them. On a shared machine a ratio\n"
+        "within a few percent of 1 is not distinguishable from it.\n\n"
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores. "
         f"{', '.join(f'{name} {version}' for name, version in versions().items())}.\n\n"
     )

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from netlapse.analysis.layout import forces, procrustes, random, spread
+from netlapse.analysis.layout import flas, forces, procrustes, random, spread
 from netlapse.analysis.layout.base import filled
-from netlapse.analysis.layout.disc import _bisect, _disc
 from netlapse.analysis.layout.forces import EXACT, local_force, mesh_force, pairwise_force
 from netlapse.analysis.quality import motion
 
@@ -151,12 +150,9 @@ def test_units_on_a_line_part_by_the_forces_and_are_not_pushed_along_it(steps):
 def test_neighbours_stay_neighbours_and_clusters_clusters():
     positions, label = blobs(900)
     even = spread(positions)
-    cells = filled(_disc(900).astype(float))
-    bisected = np.empty_like(cells)
-    bisected[_bisect(positions, cells)] = cells
     kept = kept_neighbours(positions, even)
     assert kept > 0.65
-    assert kept > kept_neighbours(positions, bisected) + 0.1
+    assert kept > kept_neighbours(positions, flas(positions)) + 0.1
     assert kept_neighbours(positions, random(positions)) < 0.1
     around = cKDTree(even).query(even, 6)[1][:, 1:]
     assert (label[around] == label[:, None]).mean() > 0.9
