@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, gaussian_filter1d, label
-from scipy.spatial import ConvexHull
+import scipy.sparse as sp
+from scipy.ndimage import gaussian_filter1d, label
+from scipy.spatial import ConvexHull, cKDTree
 
 from netlapse.analysis.layout import metric_space, random
 from netlapse.field import fields, finite_positions, interpolation, span_area
@@ -105,9 +106,10 @@ def resize_error(maps: Float64) -> float:
     the mean squared difference divided by the map's variance, so that it does not depend on the values' scale. The area
     under the curve over the ten sizes, by the trapezoid rule with steps of 1; the mean over the groups.
 
-    NaN is not covered: such a pixel takes the value of the nearest covered one, so that the edge of the hull is no edge in the
-    values, and counts neither in the difference nor in the variance. Maps of NaN (empty groups) and maps that are the same
-    everywhere have no error and are left out; NaN if no other is left. Report `hull_coverage` beside it.
+    NaN is not covered: such a pixel takes the value of the nearest covered one (the mean of those equally near), so that the
+    edge of the hull is no edge in the values, and counts neither in the difference nor in the variance. Maps of NaN (empty
+    groups) and maps that are the same everywhere have no error and are left out; NaN if no other is left. Report
+    `hull_coverage` beside it.
 
     Raises ValueError for maps that are not (g, r, r) with r >= 55, or hold infinity.
     Source: Krug, Ratul, Olson and Stober, 2023, "Visualizing deep neural networks with topographic activation maps"; their program squares
@@ -376,19 +378,30 @@ def _checked_maps(maps: Float64, least: int) -> Float64:
 def _continued(maps: Float64) -> tuple[Float64, Float64]:
     """The maps (g, r, r) that vary, with mean 0 and variance 1, continued to every pixel; and the weights (g, r, r) of a mean over covered ones."""
     pictures, weights = [], []
-    mask, nearest = np.ones(maps.shape[1:], dtype=bool), np.indices(maps.shape[1:])
     for shown in maps[~np.isnan(maps).all(axis=(1, 2))]:
         inside = ~np.isnan(shown)
         values = _standardised(shown[inside][None], int(inside.sum()))
-        if len(values) == 0:
-            continue
-        if (inside != mask).any():  # groups share a hull, as a rule
-            mask, nearest = inside, distance_transform_edt(~inside, return_distances=False, return_indices=True)
-        picture = np.empty_like(shown)
-        picture[inside] = values[0]
-        pictures.append(picture[tuple(nearest)])
-        weights.append(inside / inside.sum())
+        if len(values):
+            pictures.append((_continuation(inside.tobytes(), len(inside)) @ values[0]).reshape(shown.shape))
+            weights.append(inside / inside.sum())
     return np.array(pictures), np.array(weights)
+
+
+@lru_cache(maxsize=64)
+def _continuation(mask: bytes, width: int) -> sp.csr_matrix:
+    """The operator (r * r, covered pixels) that gives every pixel the value of the nearest covered one, or the mean of those equally near.
+
+    The mean, so that a map and its mirror image are continued alike.
+    """
+    inside = np.frombuffer(mask, dtype=bool).reshape(width, width)
+    tree, missing = cKDTree(np.argwhere(inside)), np.argwhere(~inside)
+    # Squared distances between pixels are whole numbers: the margin parts no ties and makes none.
+    nearest = tree.query_ball_point(missing, tree.query(missing)[0] + 1e-6)
+    counts = np.array([len(near) for near in nearest], dtype=np.int64)
+    rows = np.concatenate([np.flatnonzero(inside), np.repeat(np.flatnonzero(~inside), counts)])
+    columns = np.concatenate([np.arange(tree.n), *nearest]).astype(np.int64)
+    weights = np.concatenate([np.ones(tree.n), np.repeat(1 / counts, counts)])
+    return sp.csr_matrix((weights, (rows, columns)), shape=(width**2, tree.n))
 
 
 def _lost(maps: Float64, weights: Float64, operators: Float64) -> float:

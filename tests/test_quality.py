@@ -418,6 +418,14 @@ def test_a_map_continues_outside_its_hull_and_counts_only_within(measure, defini
 
 
 @pytest.mark.parametrize("measure", [resize_error, blur_error])
+def test_a_map_and_its_mirror_images_lose_the_same(measure):
+    x, y = np.meshgrid(np.arange(64), np.arange(64))
+    maps = np.where((x - 30) ** 2 + (y - 33) ** 2 < 600, wavy(2, 64), np.nan)
+    for mirrored in (maps[:, ::-1], maps[:, :, ::-1], maps.transpose(0, 2, 1)):
+        assert measure(mirrored) == pytest.approx(measure(maps), rel=1e-10)
+
+
+@pytest.mark.parametrize("measure", [resize_error, blur_error])
 def test_groups_with_different_hulls_each_have_their_own(measure):
     maps = wavy(3, 64)
     maps[1, :, :20] = np.nan
