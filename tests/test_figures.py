@@ -19,7 +19,9 @@ from PIL import Image
 from scipy.cluster.hierarchy import leaves_list
 
 from netlapse.analysis.groups import linkage, order
-from netlapse.analysis.nap import contrast
+from netlapse.analysis.nap import contrast, nap
+from netlapse.analysis.topomap import topomap
+from netlapse.data import digits
 from netlapse.figures import (
     COLUMN,
     PAGE,
@@ -40,6 +42,8 @@ from netlapse.figures import (
 )
 from netlapse.figures.__main__ import FIGURES, main
 from netlapse.figures.sheet import own_style
+from netlapse.observer import Observer
+from netlapse.probe import by_confusion, by_label, by_outcome, from_data
 from netlapse.recording import Recording
 from netlapse.render import BLUE_WHITE_RED, COLOURS
 from netlapse.tracking.folder import FolderTracker
@@ -586,3 +590,54 @@ def test_the_shell_says_what_is_wrong_in_a_line(record, tmp_path):
     (record / PROBE).unlink()
     with pytest.raises(SystemExit, match=r"keeps no probe \(probe.npz\); hand the figure its inputs as arrays"):
         main([of, to, "what=topomap_row", "layer=one", "inputs=mean"])
+
+
+# ----------------------------------------------------------------------------------------------------------- the docs
+
+
+DOCS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "figures.md").read_text(), flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The folders of what an observer records of a network before and after its weights change, in groups by label, confusion and outcome."""
+    import torch
+
+    from netlapse.backends.torch import TorchNetwork
+    from netlapse.models.torch import cnn
+
+    data = digits()
+    folders = {}
+    for grouping in (by_label, by_confusion, by_outcome):
+        torch.manual_seed(0)
+        model = cnn(data.input_shape, 10, channels=(4, 8), hidden=16)
+        folder = folders[grouping.name] = tmp_path_factory.mktemp(grouping.name)
+        observer = Observer(from_data(data, per_class=4), {"nap": nap, "topomap": topomap}, FolderTracker(folder), grouping=grouping)
+        observer.start(TorchNetwork(model), {"step_unit": "epoch"})
+        observer.observe(TorchNetwork(model), 0)
+        with torch.no_grad():
+            for weights in model.parameters():
+                weights.mul_(1.1)
+        observer.observe(TorchNetwork(model), 1)
+    return {name.removeprefix("by_"): str(folder) for name, folder in folders.items()}
+
+
+def test_the_code_of_the_docs_draws_what_it_says(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"run": runs["label"], "confusion": runs["confusion"], "outcome": runs["outcome"]}
+    code = [block for language, block in DOCS if language == "python"]
+    for block in code:
+        exec(block, names)
+    files = re.findall(r'"(\w+\.(?:png|pdf|svg))"', "".join(code))
+    assert len(files) == 8
+    assert {path.name for path in tmp_path.iterdir()} == set(files)
+
+
+def test_the_commands_of_the_docs_draw_what_they_say(runs, tmp_path):
+    commands = [line for language, block in DOCS if language == "bash" for line in block.splitlines()]
+    assert {language for language, _ in DOCS} == {"bash", "python"}
+    for command in commands:
+        environment = {**os.environ, "RUN": runs["label"], "FIGURES": str(tmp_path)}
+        result = subprocess.run(["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+        assert result.returncode == 0, result.stderr
+        assert Path(result.stdout.removeprefix("Drawn to ").strip()).stat().st_size > 1000
