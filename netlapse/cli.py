@@ -105,6 +105,8 @@ def _trainer(cfg: DictConfig) -> dict[str, Any]:
 def _params(cfg: DictConfig) -> dict[str, object]:
     """The few choices worth a column in MLflow; the whole config is the artifact `config.yaml`."""
     chosen = {name: cfg[name].get("_target_", "").rpartition(".")[2] for name in ("data", "model", "layout") if cfg.get(name)}
+    if "layout" in (cfg.get("layout") or {}):  # what `over_time` is around
+        chosen["layout"] = cfg.layout.layout.get("_target_", "").rpartition(".")[2]
     chosen["grouping"] = str(cfg.grouping.get("path", cfg.grouping._target_)).rpartition(".")[2]
     trainer = {name: cfg.trainer[name] for name in ("max_epochs", "batch_size", "optimizer", "learning_rate") if name in cfg.trainer}
     return {**chosen, **trainer, "seed": cfg.seed}

@@ -7,9 +7,35 @@ cannot be followed, so what a layout owes to the one before is part of each func
 """
 
 from netlapse.analysis.layout.base import METRICS, metric_space, procrustes
+from netlapse.analysis.layout.calm import fixed, method, over_time
 from netlapse.analysis.layout.disc import flas
+from netlapse.analysis.layout.embedding import mds, pacmap, tsne, umap
+from netlapse.analysis.layout.lattice import som
+from netlapse.analysis.layout.layers import turned
 from netlapse.analysis.layout.particles import swarm
+from netlapse.analysis.layout.parts import apart
 from netlapse.analysis.layout.projection import pca, random
 from netlapse.analysis.layout.spreading import spread
+from netlapse.analysis.layout.springs import graph
 
-__all__ = ["METRICS", "flas", "metric_space", "pca", "procrustes", "random", "spread", "swarm"]
+__all__ = [
+    "METRICS",
+    "apart",
+    "fixed",
+    "flas",
+    "graph",
+    "mds",
+    "method",
+    "metric_space",
+    "over_time",
+    "pacmap",
+    "pca",
+    "procrustes",
+    "random",
+    "som",
+    "spread",
+    "swarm",
+    "tsne",
+    "turned",
+    "umap",
+]

@@ -84,6 +84,50 @@ def filled(points: Float64) -> Float64:
     return inside
 
 
+def inside(points: Float64) -> Float64:
+    """Points (u, 2) moved into the unit square by the shortest way, shrunk by one factor first only if they are larger than it."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    if (high - low).max() > 1:
+        return filled(points)
+    moved: Float64 = np.clip(points + np.maximum(-low, 0) - np.maximum(high - 1, 0), 0, 1)
+    return moved
+
+
+def alike(rows: Float64) -> bool:
+    """Whether the rows (u, f) are all the same up to rounding."""
+    return bool(np.ptp(rows, axis=0).max() <= 1e-13 * np.abs(rows).max())
+
+
+def told_apart(rows: Float64, seed: int) -> Float64:
+    """The rows (u, f), each a seeded millionth of their extent further along one direction that all share.
+
+    Among rows that are the same, which ones count as nearest is an accident of the search, and mostly the same few for
+    everyone: the neighbours of a hundred dead units would make a star. On a line, each has neighbours of its own.
+    """
+    rng = np.random.default_rng(seed)
+    direction = rng.normal(size=rows.shape[1])
+    apart: Float64 = rows + 1e-6 * np.ptp(rows, axis=0).max() * np.outer(rng.normal(size=len(rows)), direction / np.linalg.norm(direction))
+    return apart
+
+
+def positive(value: float, name: str, who: str) -> None:
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"{who} got {name} {value}; expected a finite number above 0")
+
+
+SQUARE = 2**29
+"""Bytes that one matrix of all units by all units may take: that of 8,192 units."""
+
+
+def squared(units: int, who: str) -> None:
+    """Raises ValueError where a matrix of all units by all units would take more than SQUARE bytes."""
+    if units * units * 8 > SQUARE:
+        raise ValueError(
+            f"{who} compares every unit with every other: {units:,} x {units:,} x 8 bytes = {units * units * 8 / 2**30:,.1f} GiB, and that several "
+            f"times; it lays out at most {int((SQUARE / 8) ** 0.5):,} units. Use flas, which takes no such matrix, or pca"
+        )
+
+
 def rotation(positions: Float64, reference: Float64) -> Float64:
     """The rotation or reflection (2, 2) to apply from the right that brings centred positions closest to the centred reference."""
     left, _, right = np.linalg.svd((positions - positions.mean(axis=0)).T @ (reference - reference.mean(axis=0)))

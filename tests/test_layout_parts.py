@@ -1,0 +1,150 @@
+"""Laws of the units that are laid out apart."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist, pdist
+
+from netlapse.analysis.layout import apart, flas, mds, over_time, pca, procrustes, random
+from netlapse.analysis.layout.parts import rings
+
+LAYOUTS = [flas, pca, mds, random]
+
+
+def structured(units: int, features: int = 8, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.maximum(rng.normal(size=(units, 3)) @ rng.normal(size=(3, features)), 0) + 0.02 * rng.normal(size=(units, features))
+
+
+def some_dead(units: int, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    dead = np.zeros(units, dtype=bool)
+    dead[np.random.default_rng(seed).choice(units, count, replace=False)] = True
+    profiles = structured(units)
+    profiles[dead] = 0
+    return profiles, dead
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("units", "count"), [(2, 1), (3, 2), (10, 1), (60, 7), (60, 40), (60, 59), (300, 120)])
+def test_the_living_keep_their_layout_and_the_dead_lie_outside_them(layout, units, count):
+    profiles, dead = some_dead(units, count)
+    positions = apart(profiles, dead, layout=layout, seed=2)
+    assert ((positions >= 0) & (positions <= 1)).all()
+    alone = layout(profiles[~dead], seed=2)
+    extent = ((alone - 0.5) ** 2).sum()
+    scale = ((positions[~dead] - 0.5) * (alone - 0.5)).sum() / extent if extent else 1.0
+    np.testing.assert_allclose(positions[~dead], 0.5 + scale * (alone - 0.5), atol=1e-12)
+    radius = np.linalg.norm(positions - 0.5, axis=1)
+    assert radius[dead].min() > radius[~dead].max()
+    assert radius[dead].max() == pytest.approx(0.5)
+    pitch = scale * np.sqrt(np.pi / 4 / units) if extent else radius[dead].min()
+    assert cdist(positions[dead], positions[~dead]).min() > 0.999 * pitch
+    if count > 1:
+        assert pdist(positions[dead]).min() > 0.95 * pitch
+
+
+def test_few_dead_units_make_an_arc_about_the_bottom():
+    profiles, dead = some_dead(60, 5)
+    positions = apart(profiles, dead, layout=flas)[dead] - 0.5
+    assert (positions[:, 1] < -0.3).all()
+    lowest = positions[positions[:, 1].argmin()]
+    np.testing.assert_allclose(lowest, [0, -0.5], atol=1e-12)
+    np.testing.assert_allclose(np.sort(positions[:, 0]), -np.sort(positions[:, 0])[::-1], atol=1e-12)
+
+
+def test_rings_are_full_before_the_next_is_begun():
+    radius, places = rings(50, 3)
+    assert radius == 5
+    sizes = [18, 25, 7]  # of the whole turns 2 pi 3 = 18.8 and 2 pi 4 = 25.1, and what is left
+    np.testing.assert_allclose(np.linalg.norm(places, axis=1), np.repeat([3.0, 4, 5], sizes))
+    assert pdist(places).min() > 0.99
+    np.testing.assert_allclose(places[:30], rings(30, 3)[1])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_without_dead_units_it_is_the_layout_itself(layout):
+    profiles, before = structured(40), random(structured(40), seed=9)
+    dead = np.zeros(40, dtype=bool)
+    np.testing.assert_array_equal(apart(profiles, dead, layout=layout, seed=1), layout(profiles, seed=1))
+    np.testing.assert_array_equal(apart(profiles, dead, layout=layout, seed=1, previous=before), layout(profiles, seed=1, previous=before))
+
+
+def test_only_dead_units_make_a_full_disc_and_rest_there():
+    dead = np.ones(50, dtype=bool)
+    positions = apart(np.zeros((50, 3)), dead, layout=pca)
+    assert set(map(tuple, np.round(positions, 9))) == set(map(tuple, np.round(flas(structured(50)), 9)))
+    np.testing.assert_array_equal(apart(np.zeros((50, 3)), dead, layout=pca, previous=positions), positions)
+
+
+def across(rows, *, seed, previous):
+    """A layout whose width is known: from one side of the square to the other, the rest within."""
+    inner = 0.3 + 0.4 * np.random.default_rng(len(rows)).random((len(rows) - 2, 2))
+    return np.vstack([[[0, 0.5], [1, 0.5]], inner])
+
+
+def test_the_scale_changes_with_the_outermost_ring_alone():
+    scales = {}
+    for count in range(1, 100):
+        profiles, dead = some_dead(200, count)
+        outermost = rings(count, 9)[0]
+        positions = apart(profiles, dead, layout=across)
+        scales.setdefault(outermost, set()).add(round(float(np.ptp(positions[~dead], axis=0).max()), 9))
+    assert len(scales) > 1
+    assert all(len(found) == 1 for found in scales.values())
+    assert sorted(scales, key=lambda ring: scales[ring].pop(), reverse=True) == sorted(scales)
+
+
+@pytest.mark.parametrize("layout", [flas, pca, mds])
+def test_the_layout_is_handed_where_the_living_were(layout):
+    profiles, dead = some_dead(90, 11)
+    handed = []
+
+    def spy(rows, *, seed, previous):
+        handed.append(previous)
+        return layout(rows, seed=seed, previous=previous)
+
+    first = apart(profiles, dead, layout=spy)
+    second = apart(profiles, dead, layout=spy, previous=first)
+    assert handed[0] is None
+    np.testing.assert_allclose(handed[1], layout(profiles[~dead], seed=0), atol=1e-12)
+    np.testing.assert_allclose(second[dead], first[dead], atol=1e-12)
+
+
+def test_flas_finds_its_cells_again():
+    profiles, dead = some_dead(120, 30)
+    first = apart(profiles, dead, layout=flas)
+    still = apart(profiles, dead, layout=partial(flas, movement_penalty=1e9), previous=first)
+    np.testing.assert_allclose(still, first, atol=1e-12)
+
+
+@pytest.mark.parametrize("units", [200, 3000])
+def test_units_that_stay_dead_stay_where_they_are(units):
+    profiles, dead = some_dead(units, units // 2)
+    first = apart(profiles, dead, layout=random)
+    more = dead.copy()
+    more[np.flatnonzero(~dead)[0]] = True
+    second = apart(profiles, more, layout=random, previous=first)
+    stayed = np.linalg.norm(second[dead] - first[dead], axis=1) < 1e-6
+    assert stayed.mean() > 0.95
+    assert len(np.unique(np.round(second, 9), axis=0)) == units
+
+
+def test_it_goes_with_what_keeps_layouts_calm():
+    profiles, dead = some_dead(60, 10)
+    place = partial(over_time, layout=pca, movement_penalty=0.5, procrustes=True)
+    first = apart(profiles, dead, layout=place)
+    second = apart(structured(60, seed=3), dead, layout=place, previous=first)
+    assert ((second >= 0) & (second <= 1)).all()
+    assert np.abs(procrustes(second[~dead], first[~dead]) - first[~dead]).max() > 1e-3
+
+
+def test_it_says_what_is_wrong():
+    with pytest.raises(ValueError, match=r"dead has shape \(4,\) and type bool; expected \(5,\) of bool, one for each unit"):
+        apart(structured(5), np.zeros(4, dtype=bool), layout=flas)
+    with pytest.raises(ValueError, match=r"dead has shape \(2,\) and type int64; expected \(5,\) of bool"):
+        apart(structured(5), np.array([1, 3]), layout=flas)
+    with pytest.raises(ValueError, match=r"previous layout has shape \(4, 2\)"):
+        apart(structured(5), np.ones(5, dtype=bool), layout=flas, previous=np.zeros((4, 2)))
