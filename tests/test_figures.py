@@ -407,10 +407,13 @@ def test_a_figure_is_as_wide_as_it_is_printed(tmp_path):
 
 
 def test_text_stays_text(tmp_path):
-    sheet = topomap_row(run(np.eye(4), ["aa < b", "b", "c", "d"]), "fc")
+    sheet = topomap_row(run(np.eye(4), ["aa < b", "$x_1$", "c", "d"]), "fc")
     svg = save(sheet, tmp_path / "figure.svg").read_text()
     assert re.search(r"<text[^>]*>fc · 4 units · epoch 7, layout of epoch 5</text>", svg)
     assert re.search(r"<text[^>]*>aa &lt; b</text>", svg)
+    assert re.search(r"<text[^>]*>\$x_1\$</text>", svg)
+    label = save(violins({"a": np.arange(3.0)}, label="$ per $", title="100 % of $y$"), tmp_path / "label.svg").read_text()
+    assert re.search(r"<text[^>]*>\$ per \$</text>", label)
     pdf = save(sheet, tmp_path / "figure.pdf").read_bytes()
     assert b"/Type3" not in pdf
     assert b"/FontFile2" in pdf  # TrueType, as it can be edited
@@ -590,6 +593,21 @@ def test_the_shell_says_what_is_wrong_in_a_line(record, tmp_path):
     (record / PROBE).unlink()
     with pytest.raises(SystemExit, match=r"keeps no probe \(probe.npz\); hand the figure its inputs as arrays"):
         main([of, to, "what=topomap_row", "layer=one", "inputs=mean"])
+
+
+def test_the_probe_of_a_run_in_mlflow_is_read_from_there_or_from_what_is_not_uploaded_yet():
+    from netlapse.tracking.mlflow import MlflowTracker
+
+    tracker = MlflowTracker()
+    tracker.start({"title": "a run"})
+    with pytest.raises(FileNotFoundError, match=f"run {tracker.run_id} keeps no probe"):
+        recorded_probe(tracker.run_id)
+    tracker.document(PROBE, to_bytes(probe()))
+    assert recorded_probe(tracker.run_id).hash == probe().hash
+    tracker.finish()
+    assert not tracker.spool.folder.exists()
+    assert recorded_probe(tracker.run_id).hash == probe().hash
+    assert recorded(tracker.run_id).manifest["title"] == "a run"
 
 
 # ----------------------------------------------------------------------------------------------------------- the docs
