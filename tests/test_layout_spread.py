@@ -211,6 +211,15 @@ def test_without_steps_units_that_are_far_enough_apart_stay():
     assert moved[0]
 
 
+def test_two_units_that_are_too_near_move_by_the_same_way_to_be_as_far_apart_as_asked():
+    points = np.stack(np.meshgrid(np.arange(12.0), np.arange(12.0)), axis=-1).reshape(-1, 2)
+    one, other = np.flatnonzero((points == [5, 5]).all(axis=1))[0], np.flatnonzero((points == [6, 5]).all(axis=1))[0]
+    points[one] = [5.9, 5]
+    even = spread(points, steps=0, spacing=0.5) * 11
+    np.testing.assert_allclose(even[other] - even[one], [0.5 * lattice_distance(points), 0], atol=3e-4)
+    np.testing.assert_allclose((even[other] + even[one]) / 2, [5.95, 5], atol=3e-4)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_positions_fill_the_unit_square(case):
     even = spread(CASES[case])

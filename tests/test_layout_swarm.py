@@ -131,11 +131,11 @@ def test_identical_profiles_become_a_disc(metric, value):
     assert len(np.unique(positions, axis=0)) == 200
 
 
-def test_units_that_were_at_one_place_part():
-    positions = swarm(structured(30), previous=np.full((30, 2), 0.5), steps=100)
-    assert len(np.unique(positions, axis=0)) == 30
+def test_units_that_are_the_same_and_were_at_one_place_part():
+    profiles, previous = structured(20), np.random.default_rng(0).random((20, 2))
+    positions = swarm(np.repeat(profiles, 2, axis=0), previous=np.repeat(previous, 2, axis=0), steps=200)
     nearest = cKDTree(positions).query(positions, 2)[0][:, 1]
-    assert nearest.min() > 1e-3
+    assert nearest.min() > 1e-6
 
 
 @pytest.mark.parametrize("units", [1, 2, 3, 4])

@@ -59,12 +59,11 @@ def mesh_force(points: Float64) -> Float64:
 
     Units are shared out to the 16 grid nodes around them with cubic weights, the nodes' forces on each other are one convolution, and
     the units get theirs back with the same weights (Hockney and Eastwood, 1988, "Computer simulation using particles", chapter 5).
-    The force is smooth between nodes but for a kink where units touch, which weighs little in a mean over many.
+    The force is smooth between nodes but for a kink where units touch, which weighs little in a mean over many. The points
+    must not all be at one place.
     """
     low = points.min(axis=0)
     step = (points.max(axis=0) - low).max() / (NODES - 4)
-    if step == 0:
-        return np.zeros_like(points)
     places = (points - low) / step + 1  # a node to spare below, two above, for the cubic weights
     nodes = places.astype(np.int64)
     across, down = _cubic(places - nodes).transpose(2, 0, 1)

@@ -52,7 +52,7 @@ def spread(positions: Float64, *, seed: int = 0, steps: int = 100, spacing: floa
     return even
 
 
-ROUNDS = 200  # of pushing pairs apart, at most; some ten are the rule
+ROUNDS = 200  # of pushing pairs apart, at most; ten to fifty are the rule
 
 
 def _apart(points: Float64, spacing: float) -> Float64:
