@@ -40,6 +40,9 @@ def test_the_living_keep_their_layout_and_the_dead_lie_outside_them(layout, unit
     radius = np.linalg.norm(positions - 0.5, axis=1)
     assert radius[dead].min() > radius[~dead].max()
     assert radius[dead].max() == pytest.approx(0.5)
+    if extent:  # the living and the rings are scaled by one factor: undone, the outermost ring is a whole number of pitches wide
+        outermost = 0.5 / scale / np.sqrt(np.pi / 4 / units)
+        assert outermost == pytest.approx(round(outermost), abs=1e-9)
     pitch = scale * np.sqrt(np.pi / 4 / units) if extent else radius[dead].min()
     assert cdist(positions[dead], positions[~dead]).min() > 0.999 * pitch
     if count > 1:
