@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
@@ -63,7 +64,8 @@ def main() -> None:
             whole: list[bool] = []
             for where in sorted(Path(folder).glob("*")):
                 explained(lambda where: whole.append(_put_together(where)), where)
-    _ended(all(whole))
+    if not all(whole):
+        raise SystemExit(1)
 
 
 def run_reanalysis(cfg: DictConfig, asked: Mapping[str, object] | None = None) -> bool:
@@ -85,7 +87,9 @@ def run_reanalysis(cfg: DictConfig, asked: Mapping[str, object] | None = None) -
 
 def _ended(whole: bool) -> None:
     if not whole:
-        raise SystemExit(1)
+        # Of one job among several Hydra takes an error for that job's alone, and an exit for the end of all.
+        several = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+        raise RuntimeError("netlapse: not all of this was in order, see above") if several else SystemExit(1)
 
 
 # ------------------------------------------------------------------------------------------------------- the record
@@ -189,7 +193,9 @@ def _analysed(cfg: DictConfig, work: Work, answers: Path | None, *, made: bool =
     observer.start(work.network, {key: value for key, value in about.items() if value is not None}, resume=not made)
     if made:
         observer.tracker.document("config.yaml", OmegaConf.to_yaml(cfg))
-    done = reanalyse(observer, work.network, work.checkpoints, work.load, force=cfg.force, answers=answers, progress=_shown)
+    done = reanalyse(
+        observer, work.network, work.checkpoints, work.load, force=cfg.force, answers=answers, progress=functools.partial(_shown, what="analysing")
+    )
     if done.found:
         observer.draw()
     return done
@@ -284,9 +290,9 @@ def _unit(cfg: DictConfig, tracker: Tracker | None) -> Unit:
     return cast(Unit, unit)
 
 
-def _shown(steps: Iterable[T]) -> Iterable[T]:
-    """The steps, with a bar of how far it is where somebody is looking."""
-    return cast(Iterable[T], tqdm(steps, unit="checkpoint", disable=None, dynamic_ncols=True))
+def _shown(steps: Iterable[T], what: str) -> Iterable[T]:
+    """The steps, with a bar of how far what is done with them is, where somebody is looking."""
+    return cast(Iterable[T], tqdm(steps, desc=what, unit="checkpoint", disable=None, dynamic_ncols=True))
 
 
 def _summary(done: Done, work: Work, tracker: Tracker) -> str:
@@ -307,17 +313,34 @@ def _summary(done: Done, work: Work, tracker: Tracker) -> str:
 def _laid_out_anew(cfg: DictConfig, tracker: Tracker) -> bool:
     source = cast(Source, int(cfg.relayout) if str(cfg.relayout).isdigit() else str(cfg.relayout))
     topomap = (cfg.analyses or {}).get("topomap") or {}
-    options = {name: topomap[name] for name in ("resolution", "limit") if name in topomap}
+    options = {name: _plain(topomap[name]) for name in _DRAWN_WITH if name in topomap}
     recording = tracker.recording()
     name, found = relayout(recording, source=source, layout=instantiate(cfg.layout), seed=cfg.seed, colours=cfg.colours, **options)
+    # How pictures are drawn does not show in what is recorded beside them.
+    asked = {option: str(value) for option, value in options.items()}
+    otherwise = cfg.force or _drawn_with(tracker, name) != asked
     known = recording.findings.get(name, {})
-    new = {step: findings for step, findings in found.items() if cfg.force or step not in known or packed(known[step]) != packed(findings)}
-    for step, findings in _shown(new.items()):
+    new = {step: findings for step, findings in found.items() if otherwise or step not in known or packed(known[step]) != packed(findings)}
+    for step, findings in _shown(new.items(), "drawing"):
         tracker.log(name, step, findings)
     if new:
+        tracker.describe({"drawn": {name: asked}})
         tracker.document("timelapse.html", page(tracker.recording()))
     print(f"Laid out anew as {name}: {len(new)} of {len(found)} steps, the others were so already.\nRecorded in {tracker.place}")
     return True
+
+
+_DRAWN_WITH = ("resolution", "limit", "kind", "dots", "against", "groups", "min_inputs", "align_layers", "quality")
+
+
+def _drawn_with(tracker: Tracker, name: str) -> object:
+    """With which options a relayout was drawn last; None where it was not, or by a version that did not say."""
+    drawn = tracker.manifest.get("drawn")
+    return drawn.get(name) if isinstance(drawn, Mapping) else None
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _exported(cfg: DictConfig, tracker: Tracker) -> bool:
@@ -330,7 +353,14 @@ def _audited(cfg: DictConfig, tracker: Tracker | None, folder: Path) -> bool:
     checkpoints, hashes = _checkpoints(cfg, tracker, folder)
     known = {step: hashes[path] for step, path in checkpoints.items() if path in hashes}
     frozen = [str(name) for name in cfg.frozen]
-    found = audit(checkpoints, instantiate(cfg.framework.read), hashes=known, unit=_unit(cfg, tracker), frozen=frozen, progress=_shown)
+    found = audit(
+        checkpoints,
+        instantiate(cfg.framework.read),
+        hashes=known,
+        unit=_unit(cfg, tracker),
+        frozen=frozen,
+        progress=functools.partial(_shown, what="auditing"),
+    )
     if tracker is not None:
         tracker.table("checkpoints", found.table())
     print(found.report())

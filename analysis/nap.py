@@ -237,7 +237,8 @@ def nap(snapshot: Snapshot, previous: Findings | None, *, resamples: int = 0, le
               checkpoint, `scale/<layer>` () see `scale`. float32: `variance/<layer>`, `error/<layer>` the standard error of the
               profile, `sparsity/<layer>` the share of inputs that activate the unit, `highest/<layer>` the highest activation,
               all (g, u) and NaN for groups without inputs (variance and error also for a single one). `constant/<layer>` (u,)
-              units that do one and the same, see below. `top/<layer>` (u, m) the inputs of the highest activation, as
+              units that do one and the same, see below. `broken/<layer>` () the first input with a response that is no number, -1
+              where there is none. `top/<layer>` (u, m) the inputs of the highest activation, as
               indices into the probe, -1 where there are fewer. With resamples `low/<layer>`, `high/<layer>` (g, u)
     scalars   `nap/drift/<layer>` from the checkpoint before, `nap/drift_from_start/<layer>`, `nap/separability/<layer>`,
               `nap/sparsity/<layer>` the mean share of inputs that activate a unit: activation above 0 at some position,
@@ -258,7 +259,8 @@ def nap(snapshot: Snapshot, previous: Findings | None, *, resamples: int = 0, le
         details = {name: getattr(statistics, of)(layer) for name, of in _DETAILS.items()}
         with np.errstate(over="ignore"):  # the square of a response is beyond float32 sooner than the response
             arrays |= {f"{name}/{layer}": values.astype(np.float32) for name, values in details.items()}
-        arrays |= {f"constant/{layer}": statistics.constant(layer), f"top/{layer}": statistics.top[layer].astype(np.int32)}
+        arrays |= {f"constant/{layer}": statistics.constant(layer), f"broken/{layer}": statistics.broken[layer]}
+        arrays[f"top/{layer}"] = statistics.top[layer].astype(np.int32)
         if resamples:
             low, high = bootstrap(snapshot.responses[layer], statistics.groups, len(statistics.names), repeats=resamples, level=level, seed=seed)
             arrays |= {f"low/{layer}": low, f"high/{layer}": high}

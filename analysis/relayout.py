@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from netlapse.analysis.layout import flas
-from netlapse.analysis.nap import contrast
-from netlapse.analysis.topomap import ALL_STEPS, Contrasts, Layout, Places, Style, drawn, laid_out, origin
+from netlapse.analysis.contrasts import Against, Contrasts, contrasted
+from netlapse.analysis.layout import apart, flas, method, turned
+from netlapse.analysis.topomap import ALL_STEPS, Layout, Places, Style, drawn, laid_out, largest, metric_of, origin
+from netlapse.field import Kind
 from netlapse.recording import Recording
 from netlapse.render import BLUE_WHITE_RED
 from netlapse.types import Array, Findings, Float64
@@ -33,8 +34,15 @@ def relayout(
     layout: Layout = flas,
     seed: int = 0,
     resolution: int = 64,
-    limit: float = 2.0,
+    limit: float | Literal["max"] = 2.0,
     colours: str = BLUE_WHITE_RED,
+    kind: Kind = "linear",
+    dots: bool = False,
+    against: Against = "uniform",
+    groups: Sequence[str] | None = None,
+    min_inputs: int = 1,
+    align_layers: bool = False,
+    quality: bool = True,
     name: str | None = None,
 ) -> tuple[str, dict[int, Findings]]:
     """A name, and under it the findings of `topomap` at every step of a recording's `nap`, on layouts made from its profiles.
@@ -47,7 +55,8 @@ def relayout(
                 deviations of the layer's responses at that step. Activations grow in training, and as they are the last steps
                 would decide alone; as standard deviations a step counts by its separability, by how much of what its units do
                 tells the groups apart. Steps at which a unit is not finite are left out
-    layout, seed, resolution, limit, colours   as in `topomap`; a layout for all steps is made without a previous one
+    layout and what follows   as in `topomap`; a layout for all steps is made without a previous one, and limit "max" is the
+                largest contrast of all steps
     name        letters, digits, '_' and '-' after "topomap_"; None puts it together from the source, and from the layout, the
                 seed and the colours where they are not the usual ones: `topomap_last`, `topomap_at_5`, `topomap_joint_pca`.
                 Options bound to the layout, the resolution and the limit do not show in it
@@ -63,17 +72,20 @@ def relayout(
     not recorded; where a layer has no finite profile at the chosen step, or other units at different steps; for a name of
     another form, or of an analysis that was observed; and for what layouts and pictures refuse.
     """
-    seen = _recorded(recording)
+    seen = _recorded(recording, against, groups, min_inputs)
     source = _checked(source, seen)
     name = _default_name(source, layout, seed, colours) if name is None else name
     _check_name(name, recording)
-    style = Style(resolution, limit, colours, images=name, metrics=name, storyboard=f"{name}/storyboard")
-    fixed = None if source == "each" else _for_all_steps(seen, source, layout, seed)
+    limits = {layer: max(largest(here.scaled(layer)) for here in seen.values() if layer in here.values) for layer in _layers(seen)}
+    style = Style(
+        resolution, limit, colours, kind, dots, quality, metric_of(layout), limits, images=name, metrics=name, storyboard=f"{name}/storyboard"
+    )
+    fixed = None if source == "each" else _for_all_steps(seen, source, layout, seed, align_layers)
     findings: dict[int, Findings] = {}
     previous: Findings | None = None
     for step, here in seen.items():
         if fixed is None:
-            places, heading = laid_out(here, previous, layout, seed), f"step {step}"
+            places, heading = laid_out(here, previous, layout, seed, align_layers=align_layers), f"step {step}"
         else:
             places = {layer: fixed[layer] for layer in here.values if layer in fixed}
             heading = f"step {step}{_origins(places)}"
@@ -81,15 +93,15 @@ def relayout(
     return name, findings
 
 
-def _recorded(recording: Recording) -> dict[int, Contrasts]:
+def _recorded(recording: Recording, against: Against, groups: Sequence[str] | None, least: int) -> dict[int, Contrasts]:
     """What the recording's profiles say at each step, ascending; raises ValueError where they are not of the same units."""
     found = recording.findings.get("nap")
     if not found:
         raise ValueError(f"relayout needs the profiles that the analysis 'nap' records; this recording has {sorted(recording.findings) or 'nothing'}")
-    seen = {step: _contrasts(step, findings.arrays) for step, findings in sorted(found.items())}
+    seen = {step: _contrasts(step, findings.arrays, against, groups, least) for step, findings in sorted(found.items())}
     for layer in _layers(seen):
         shapes = {step: here.values[layer].shape for step, here in seen.items() if layer in here.values}
-        if any(len(shape) != 2 for shape in shapes.values()) or len({shape[1] for shape in shapes.values()}) > 1:
+        if len({shape[1] for shape in shapes.values()}) > 1:
             raise ValueError(
                 f"the profiles of layer {layer!r} have the shapes {shapes} (step: shape); expected (groups, units) with the "
                 "same units at every step, for a layout is of the units of one network"
@@ -97,17 +109,24 @@ def _recorded(recording: Recording) -> dict[int, Contrasts]:
     return seen
 
 
-def _contrasts(step: int, arrays: Mapping[str, Array]) -> Contrasts:
+def _contrasts(step: int, arrays: Mapping[str, Array], against: Against, groups: Sequence[str] | None, least: int) -> Contrasts:
     layers = [name.removeprefix("profile/") for name in arrays if name.startswith("profile/")]
     missing = {"groups", "counts", *(f"scale/{layer}" for layer in layers)} - set(arrays)
     if missing or not layers:
+        lack = f"no {', '.join(sorted(missing))}" if layers else str(sorted(arrays) or "nothing")
         raise ValueError(
-            f"relayout needs `groups`, `counts`, and a `profile/` and a `scale/` per layer as the analysis 'nap' records them; "
-            f"at step {step} there is {sorted(arrays) or 'nothing'}"
+            "relayout needs `groups`, `counts`, and a `profile/` and a `scale/` per layer as the analysis 'nap' records them; "
+            f"at step {step} there is {lack}"
         )
-    values = {layer: contrast(np.asarray(arrays[f"profile/{layer}"], np.float64)) for layer in layers}
+    profiles = {layer: np.asarray(arrays[f"profile/{layer}"], np.float64) for layer in layers}
+    if wrong := {layer: profile.shape for layer, profile in profiles.items() if profile.ndim != 2}:
+        raise ValueError(f"the profiles of step {step} have the shapes {wrong}; expected (groups, units), means over positions")
+    names = [str(name) for name in arrays["groups"].tolist()]
+    rows, counts, values = contrasted(names, np.asarray(arrays["counts"], np.int64), profiles, against=against, groups=groups, least=least)
     deviations = {layer: float(np.asarray(arrays[f"scale/{layer}"], np.float64)) for layer in layers}
-    return Contrasts(step, [str(name) for name in arrays["groups"].tolist()], np.asarray(arrays["counts"], np.int64), values, deviations)
+    constant = {layer: np.asarray(arrays[f"constant/{layer}"], bool) for layer in layers if f"constant/{layer}" in arrays}
+    broken = {layer: int(np.asarray(arrays[f"broken/{layer}"], np.int64)) for layer in layers if f"broken/{layer}" in arrays}
+    return Contrasts(step, rows, counts, values, deviations, least, constant, broken=broken)
 
 
 def _layers(seen: Mapping[int, Contrasts]) -> list[str]:
@@ -122,22 +141,28 @@ def _checked(source: Source, seen: Mapping[int, Contrasts]) -> Source:
     return operator.index(source)
 
 
-def _for_all_steps(seen: Mapping[int, Contrasts], source: Source, layout: Layout, seed: int) -> Places:
-    """One layout for each layer; layers that are finite at no step are left out."""
-    places = {}
+def _for_all_steps(seen: Mapping[int, Contrasts], source: Source, layout: Layout, seed: int, align_layers: bool) -> Places:
+    """One layout for each layer; layers that can be laid out at no step are left out."""
+    places: dict[str, tuple[Float64, int]] = {}
+    first: tuple[Float64, Float64] | None = None
     for layer in _layers(seen):
-        steps = _made_from(seen, layer, source)
-        if source == "joint" and steps:
-            side_by_side = np.hstack([_in_deviations(seen[step], layer) for step in steps])
-            places[layer] = layout(side_by_side, seed=seed, previous=None), ALL_STEPS
-        elif steps:
-            places[layer] = layout(seen[steps[0]].features(layer), seed=seed, previous=None), steps[0]
+        if steps := _made_from(seen, layer, source):
+            joint = source == "joint"
+            features = np.hstack([_in_deviations(seen[step], layer) for step in steps]) if joint else seen[steps[0]].features(layer)
+            here = seen[steps[-1]]
+            constant = np.all([seen[step].constant.get(layer, np.zeros(len(features), bool)) for step in steps], axis=0)
+            place = partial(apart, features, constant, layout=layout, seed=seed)
+            positions, values = place(previous=None), here.values[layer][here.estimable]
+            if align_layers and first is not None:
+                positions = place(previous=turned(positions, values, *first))
+            first = first or (positions, values)
+            places[layer] = positions, ALL_STEPS if joint else steps[0]
     return places
 
 
 def _made_from(seen: Mapping[int, Contrasts], layer: str, source: Source) -> list[int]:
     """The steps from which the layer's one layout is made: all that are finite, or one of them."""
-    finite = [step for step, here in seen.items() if layer in here.values and not here.not_finite(layer)]
+    finite = [step for step, here in seen.items() if layer in here.values and not here.without_layout(layer)]
     if source == "joint":
         return finite
     if source == "last":
@@ -153,7 +178,7 @@ def _made_from(seen: Mapping[int, Contrasts], layer: str, source: Source) -> lis
 
 def _in_deviations(here: Contrasts, layer: str) -> Float64:
     """(u, f) contrasts in standard deviations of the layer; where there is no deviation there is no contrast either."""
-    return here.features(layer) / (here.deviations[layer] or 1.0)
+    return here.scaled(layer)[here.estimable].T
 
 
 def _origins(places: Places) -> str:
@@ -165,7 +190,7 @@ def _origins(places: Places) -> str:
 
 def _default_name(source: Source, layout: Callable[..., Float64], seed: int, colours: str) -> str:
     parts = [] if source == "each" else [source if isinstance(source, str) else f"at_{source}"]
-    function = layout.func if isinstance(layout, partial) else layout  # a partial of a partial is one partial
+    function = method(layout)
     if function is not flas:
         parts.append(str(getattr(function, "__name__", type(function).__name__)))
     parts += [f"seed_{seed}"] * (seed != 0) + [colours] * (colours != BLUE_WHITE_RED)

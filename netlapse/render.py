@@ -7,6 +7,7 @@ values, limit and texts give the same bytes.
 Signed maps have zero exactly white between two hues, non-negative ones are white-orange-brown. The colours of signed maps are
 equally light to both sides and lose lightness evenly, so that a print in grey still shows how far a value is from zero (no such
 colours can show its sign there), and none needs red told from green. The limit is the caller's, so that maps can share it. NaN is grey.
+Groups are told apart by ten colours and then by ten shapes.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_dilation
 
-from netlapse.types import Float64, UInt8
+from netlapse.types import Float64, Int64, UInt8
 
 LEVELS = 201  # of a colour scale; odd, so that the middle one is zero
 MISSING = LEVELS  # palette index of NaN
@@ -40,6 +42,7 @@ _WHITE = (255, 255, 255)
 MARGIN, GAP = 12, 6
 TITLE, LABEL, SMALL = 16, 13, 12  # font sizes
 BAR = 220  # width of a colour bar
+SCATTER, MARK = 420, 11  # width of a scatter plot, and of a point in it with its edge
 
 
 def _palette(stops: Sequence[tuple[int, int, int]]) -> UInt8:
@@ -66,6 +69,13 @@ of PuOr and BrBG (Brewer, Hatchard and Harrower, 2003, "ColorBrewer in print"), 
 """
 SEQUENTIAL = _palette(_EMBER)
 """Colours (256, 3) of the indices that `sequential` returns."""
+
+HUES = (
+    (63, 144, 218), (255, 169, 14), (189, 31, 1), (148, 164, 162), (131, 45, 182),
+    (169, 107, 89), (231, 99, 0), (185, 172, 112), (113, 117, 129), (146, 218, 221),
+)  # fmt: skip
+"""Ten colours of groups, which any kind of colour vision tells apart (Petroff, 2021, "Accessible color sequences for data visualization")."""
+_MARKED = np.concatenate([np.array(HUES, dtype=np.uint8), SEQUENTIAL[len(HUES) :]])
 
 
 def diverging(values: Float64, limit: float) -> UInt8:
@@ -94,12 +104,22 @@ def palette(colours: str) -> UInt8:
 
 
 def maps_row(
-    maps: Float64, names: Sequence[str], counts: Sequence[int], limit: float, title: str, unit_label: str, colours: str = BLUE_WHITE_RED
+    maps: Float64,
+    names: Sequence[str],
+    counts: Sequence[int],
+    limit: float,
+    title: str,
+    unit_label: str,
+    colours: str = BLUE_WHITE_RED,
+    *,
+    least: int = 1,
+    dots: Float64 | None = None,
 ) -> UInt8:
     """The maps (g, r, r) of one layer side by side, each under its group's name and over its number of inputs: (h, w, 3).
 
     All maps share the colour scale from -limit to limit, whose bar carries `unit_label`. More than ten groups continue on
-    further rows. A group without inputs and a map of nothing but NaN are grey tiles that say so. Maps of fewer than 64 pixels
+    further rows. A group without inputs or with fewer than `least` and a map of nothing but NaN are grey tiles that say so.
+    `dots` (u, 2) are positions in [0, 1], y up, that are marked on every other map. Maps of fewer than 64 pixels
     are enlarged by a whole factor.
 
     Raises ValueError for maps that are not (g, r, r), other numbers of names or counts, a limit as in `diverging`, and
@@ -126,11 +146,14 @@ def maps_row(
         _stamp(page, name, y + name_height - len(name), x)
         y += name_height
         page[y : y + tile, x : x + tile] = content
-        if count == 0:
+        if count < max(least, 1):
             page[y : y + tile, x : x + tile] = MISSING
-            _centre(page, _text("no inputs", SMALL), y + (tile - count_height) // 2, x, tile)
+            _centre(page, _text("no inputs" if count == 0 else "too few", SMALL), y + (tile - count_height) // 2, x, tile)
         elif (content == MISSING).all():
             _centre(page, _text("no data", SMALL), y + (tile - count_height) // 2, x, tile)
+        elif dots is not None:
+            down, across = np.clip((np.column_stack([1 - dots[:, 1], dots[:, 0]]) * tile).astype(int), 0, tile - 1).T
+            page[y + down, x + across] = _INK + 15
         _centre(page, _text(f"n = {count}", SMALL), y + tile + 1, x, tile)
     _colour_bar(page, top + rows * pitch + GAP, (_number(-limit), "0", _number(limit)), unit_label)
     return _coloured(page, palette(colours))
@@ -270,6 +293,48 @@ def saliency_strip(
     for (y, x), shown in zip(places, pictures):
         picture[y + caption_height : y + caption_height + tall, x : x + wide] = shown
     return picture
+
+
+def scatter(points: Float64 | str, groups: Int64, names: Sequence[str], title: str, note: str = "") -> UInt8:
+    """Points (m, 2) in [0, 1], y up, each in the colour and the shape of its group (m,), beside a legend of all groups: (h, w, 3).
+
+    points  or the reason why there are none, which is written in their place
+    names   (g,) of the groups; after each is written how many points are of it. The first ten are discs in ten colours, the next ten
+            squares in the same, and so on through ten shapes, whether they have points or not, so that a group keeps its mark from
+            step to step. All after the first hundred share one mark, a black dot
+    note    is written below
+
+    Each point has a white edge. Which one covers which has nothing to do with groups and is always the same.
+
+    Raises ValueError for points that are not (m, 2), all in [0, 1], for groups that are not (m,) indices of names, and for no names.
+    """
+    groups = np.asarray(groups)
+    if not len(names) or groups.ndim != 1 or (len(groups) and not 0 <= groups.min() <= groups.max() < len(names)):
+        raise ValueError(f"groups have shape {groups.shape} and there are {len(names)} names; expected (m,) indices of the names, at least one name")
+    if not isinstance(points, str) and (np.shape(points) != (len(groups), 2) or not ((points >= 0) & (points <= 1)).all()):
+        raise ValueError(f"points have shape {np.shape(points)}; expected ({len(groups)}, 2), all in [0, 1], one for each of the groups")
+    legend = _legend(names, np.bincount(groups, minlength=len(names)).tolist())
+    width = max(SCATTER + 2 * GAP + legend.shape[1], 420)
+    heading, below = _paragraph(title, width, TITLE), _paragraph(note, width, SMALL)
+    top = MARGIN + len(heading) + GAP
+    page = _blank(top + SCATTER + GAP + len(below) + MARGIN, width + 2 * MARGIN)
+    _stamp(page, heading, MARGIN, MARGIN)
+    _stamp(page, legend, top, MARGIN + SCATTER + 2 * GAP)
+    _stamp(page, below, top + SCATTER + GAP, MARGIN)
+    square = page[top : top + SCATTER, MARGIN : MARGIN + SCATTER]
+    if isinstance(points, str):
+        reason = _paragraph(points, SCATTER - 4 * GAP, LABEL)
+        square[:] = MISSING
+        _stamp(square, reason, (SCATTER - len(reason)) // 2, 2 * GAP)
+    else:
+        square[:] = _FRAME
+        square[1:-1, 1:-1] = _PAPER
+        room = SCATTER - MARK - 2 * GAP  # a mark at the edge is whole
+        places = np.rint(np.column_stack([1 - points[:, 1], points[:, 0]]) * room).astype(int) + GAP
+        for i in np.random.default_rng(0).permutation(len(points)):
+            (y, x), mark = places[i], _mark(int(groups[i]))
+            np.copyto(square[y : y + MARK, x : x + MARK], mark, where=mark != MISSING)
+    return _coloured(page, _MARKED)
 
 
 def png(image: UInt8) -> bytes:
@@ -422,6 +487,52 @@ def _stamp(page: UInt8, bitmap: UInt8, y: int, x: int) -> None:
 def _centre(page: UInt8, bitmap: UInt8, y: int, x: int, width: int) -> None:
     """Write a bitmap of text in the middle of the width that begins at x."""
     _stamp(page, bitmap, y, x + (width - bitmap.shape[1]) // 2)
+
+
+@lru_cache
+def _mark(group: int) -> UInt8:
+    """Palette indices (MARK, MARK) of a point of the group in its white edge, MISSING around it; not to be written to."""
+    y, x = np.abs(np.indices((MARK, MARK)) - MARK // 2)
+    down = np.indices((MARK, MARK))[0] - MARK // 2
+    shapes = (
+        y**2 + x**2 <= 12,
+        np.maximum(y, x) <= 3,
+        (np.abs(down) <= 3) & (x <= (down + 3) // 2 + 0.5),
+        y + x <= 4,
+        (np.minimum(y, x) <= 1) & (np.maximum(y, x) <= 4),
+        (np.abs(y - x) <= 1) & (np.maximum(y, x) <= 3),
+        (np.abs(down) <= 3) & (x <= (3 - down) // 2 + 0.5),
+        (y**2 + x**2 <= 18) & (y**2 + x**2 >= 8),
+        (np.maximum(y, x) <= 4) & (np.maximum(y, x) >= 3),
+        (y <= 1) & (x <= 4),
+    )
+    last = group >= len(HUES) * len(shapes)
+    shape = y**2 + x**2 <= 2 if last else shapes[group // len(HUES)]
+    mark: UInt8 = np.full((MARK, MARK), MISSING, dtype=np.uint8)
+    mark[binary_dilation(shape)] = _PAPER
+    mark[shape] = _INK + 15 if last else group % len(HUES)
+    mark.flags.writeable = False
+    return mark
+
+
+def _legend(names: Sequence[str], counts: Sequence[int]) -> UInt8:
+    """Palette indices (SCATTER, w) of the groups' marks, names and numbers of points, in columns."""
+    marks = min(len(names), 10 * len(HUES))
+    lines = [(_shortened(name, 140, SMALL), count) for name, count in zip(names[:marks], counts)]
+    if len(names) > marks:
+        lines.append((f"{len(names) - marks} more", sum(counts[marks:])))
+    written = [_text(f"{name} ({count})", SMALL) for name, count in lines]
+    height = max(MARK, _line(SMALL))
+    rows = SCATTER // height
+    columns = [written[start : start + rows] for start in range(0, len(written), rows)]
+    widths = [MARK + GAP + max(line.shape[1] for line in column) + 2 * GAP for column in columns]
+    legend = _blank(SCATTER, sum(widths))
+    for i, line in enumerate(written):
+        column, row = divmod(i, rows)
+        x, mark = sum(widths[:column]), _mark(i)
+        np.copyto(legend[row * height + 3 :, x:][:MARK, :MARK], mark, where=mark != MISSING)
+        _stamp(legend, line, row * height, x + MARK + GAP)
+    return legend
 
 
 def _number(value: float) -> str:

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
 import netlapse.analysis.layout as layouts
-from netlapse.analysis.layout import base, fixed, flas, mds, method, over_time, pca, procrustes, random, spread, tsne
+from netlapse.analysis.layout import base, fixed, flas, mds, method, over_time, pca, procrustes, random, spread, steady, tsne
 from netlapse.analysis.quality import motion, trustworthiness
 
 CHOICES = sorted(path.stem for path in (Path(layouts.__file__).parents[2] / "conf" / "layout").glob("*.yaml"))
@@ -231,7 +231,7 @@ def test_comments_aside_the_configs_have_one_shape():
     folder = Path(layouts.__file__).parents[2] / "conf" / "layout"
     for choice in CHOICES:
         written = yaml.safe_load((folder / f"{choice}.yaml").read_text())
-        assert list(written)[:3] == ["_target_", "_partial_", "layout"]
+        assert list(written)[:2] == ["_target_", "layout"]
         assert list(written)[-4:] == ["warm", "procrustes", "movement_penalty", "spread"]
 
 
@@ -242,3 +242,17 @@ def test_a_calm_layout_still_shows_the_profiles():
         profiles = (1 - mix) * structured(80) + mix * structured(80, seed=1)
         previous = over_time(profiles, layout=tsne, previous=previous, movement_penalty=0.3)
     assert trustworthiness(profiles, previous) > 0.85
+
+
+def test_a_layout_of_a_yaml_file_is_the_function_itself_where_nothing_is_added() -> None:
+    """So that a run of a script and one of the command line are the same in the record."""
+    plain = steady(flas, metric="euclidean", movement_penalty=0.2)
+    assert (plain.func, plain.keywords) == (flas, {"metric": "euclidean", "movement_penalty": 0.2})  # type: ignore[attr-defined]
+    assert steady(tsne, movement_penalty=0.0, perplexity=5.0).func is tsne  # type: ignore[attr-defined]
+    for options in ({"warm": False}, {"procrustes": True}, {"spread": True}, {"movement_penalty": 0.3}):
+        added = steady(pca, metric="cosine", **options)  # type: ignore[arg-type]
+        assert added.func is over_time  # type: ignore[attr-defined]
+        assert method(added) is pca
+        first, profiles = pca(structured(30)), structured(30, seed=1)
+        expected = over_time(profiles, layout=pca, metric="cosine", previous=first, **options)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(added(profiles, previous=first), expected)

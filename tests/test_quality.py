@@ -27,7 +27,6 @@ from netlapse.analysis.quality import (
 )
 from netlapse.field import covered, fields, interpolation
 
-
 FLOAT32 = 2e-6  # errors are computed in float32: 2 ** -24 of maps of size 1, some hundred of which are added up
 
 

@@ -517,8 +517,26 @@ def test_maps_are_laid_out_anew_beside_those_that_were_observed(record: Path) ->
     there = files(record)
     assert reanalysed(f"run={record}", "relayout=last")
     assert files(record) == there
+    pictures = (record / "images" / "topomap_last" / "relu1").iterdir()
+    before = {path.name: path.read_bytes() for path in pictures}
+    assert reanalysed(f"run={record}", "relayout=last", "analyses.topomap.limit=1.0")  # what is recorded beside the pictures stays the same
+    assert all(path.read_bytes() != before[path.name] for path in (record / "images" / "topomap_last" / "relu1").iterdir())
     assert reanalysed(f"run={record}", "relayout=2")
     assert sorted(read(record).findings["topomap_at_2"]) == [0, 1, 2, 3]
+
+
+def test_one_run_in_which_something_is_wrong_does_not_keep_the_others_from_being_audited(record: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong"
+    shutil.copytree(record, wrong)
+    saved = sorted((wrong / "checkpoints").iterdir())
+    shutil.copyfile(saved[1], saved[2])
+    environment = os.environ | {"NETLAPSE_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    # The folders stand for the runs' own: a record that was copied names its checkpoints where they were.
+    program = [sys.executable, "-m", "netlapse.analysis", "-m", "audit=true", f"checkpoints={wrong}/checkpoints,{record}/checkpoints"]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=600)
+    assert done.returncode != 0
+    assert "identical" in done.stdout
+    assert "4 checkpoints: nothing is wrong" in done.stdout, done.stdout + done.stderr
 
 
 def test_recorded_activations_are_analysed_and_findings_exported(record: Path, tmp_path: Path) -> None:

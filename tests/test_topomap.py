@@ -124,7 +124,7 @@ def texts(monkeypatch: pytest.MonkeyPatch, shot: Snapshot, previous: Findings | 
     """The title over the maps of layer 1, and its row in the storyboard."""
     said: dict[str, object] = {}
     with monkeypatch.context() as patch:
-        patch.setattr("netlapse.analysis.topomap.maps_row", lambda *args: said.update(title=args[4]) or np.zeros((1, 1, 3), np.uint8))
+        patch.setattr("netlapse.analysis.topomap.maps_row", lambda *args, **_: said.update(title=args[4]) or np.zeros((1, 1, 3), np.uint8))
         patch.setattr("netlapse.analysis.topomap.storyboard", lambda rows, *_: said.update(row=rows[-1][1]) or np.zeros((1, 1, 3), np.uint8))
         topomap(shot, previous)
     return str(said["title"]), said["row"]
@@ -171,7 +171,7 @@ def test_a_layer_keeps_its_layout_over_steps_at_which_it_is_not_finite(layout: L
     assert int(after.arrays["layout_step/1"]) == 3
     np.testing.assert_array_equal(after.arrays["positions/1"], without.arrays["positions/1"])
     assert after.scalars == without.scalars
-    said = "2 of 12 units are not finite"
+    said = "2 of 12 units are not finite, first for input 0"
     assert texts(monkeypatch, snapshot(broken, 2), first) == (f"1 · 12 units · step 2: {said}", said)
 
 

@@ -7,7 +7,7 @@ cannot be followed, so what a layout owes to the one before is part of each func
 """
 
 from netlapse.analysis.layout.base import METRICS, metric_space, procrustes
-from netlapse.analysis.layout.calm import fixed, method, over_time
+from netlapse.analysis.layout.calm import fixed, method, over_time, steady
 from netlapse.analysis.layout.disc import flas
 from netlapse.analysis.layout.embedding import mds, pacmap, tsne, umap
 from netlapse.analysis.layout.lattice import som
@@ -34,6 +34,7 @@ __all__ = [
     "random",
     "som",
     "spread",
+    "steady",
     "swarm",
     "tsne",
     "turned",

@@ -86,6 +86,28 @@ def over_time(
     return spread_out(positions, seed=seed) if spread and not stands else positions
 
 
+def steady(
+    layout: Layout,
+    *,
+    warm: bool = True,
+    procrustes: bool = False,
+    movement_penalty: float | None = None,
+    spread: bool = False,
+    **options: object,
+) -> Layout:
+    """The layout with all its options bound, in `over_time` where that has something to add: what the YAML files in `conf/layout/` make.
+
+    So a layout is the same, and says so in the record, whether it is named in a YAML file or handed over in a script.
+    """
+    if movement_penalty is not None and _has_a_penalty(layout):
+        options["movement_penalty"], movement_penalty = movement_penalty, None
+    if warm and not (procrustes or movement_penalty or spread):
+        return partial(layout, **options)
+    return partial(
+        over_time, layout=partial(layout, **options), warm=warm, procrustes=procrustes, movement_penalty=movement_penalty or 0.0, spread=spread
+    )
+
+
 def method(layout: Layout) -> Layout:
     """The function that makes the layout, without what is bound to it and without `over_time` around it."""
     while isinstance(layout, partial):
