@@ -176,3 +176,22 @@ def from_data(data: Dataset, *, per_class: int, seed: int = 0, part: str = "test
     else:
         raise ValueError(f"probe.part is {part!r}; allowed are 'test' and 'train'")
     return choose(inputs, labels, per_class=per_class, seed=seed, class_names=tuple(data.class_names), attributes=attributes, ids=ids)
+
+
+def unbalanced(data: Dataset, *, per_class: int, seed: int = 0, part: str = "test") -> ProbeSet:
+    """A probe of as many inputs as `from_data` chooses, which classes share in random proportions.
+
+    The proportions are uniform random numbers between 0 and 1, divided by their sum; a class has at least one input, and no more
+    than there are of it. The same seed chooses the same inputs.
+
+    Raises ValueError as `from_data`.
+    Source: Krug, Ratul, Olson and Stober, 2023: layouts of random inputs, balanced or not.
+    """
+    from_data(data, per_class=per_class, seed=seed, part=part)  # says what is wrong with these
+    pool = from_data(data, per_class=max(len(data.train_labels), len(data.test_labels)), seed=seed, part=part)
+    rng = np.random.default_rng(seed)
+    shares = rng.random(data.n_classes)
+    wanted = np.maximum(1, np.round(per_class * data.n_classes * shares / shares.sum())).astype(np.int64)
+    where = np.sort(np.concatenate([rng.permutation(np.flatnonzero(pool.labels == k))[: wanted[k]] for k in range(data.n_classes)]))
+    attributes = {name: values[where] for name, values in pool.attributes.items()}
+    return ProbeSet(pool.inputs[where], pool.labels[where], pool.class_names, attributes, np.asarray(pool.ids)[where])

@@ -27,7 +27,18 @@ NEEDS = {
     ("tracker", "folder"): ["tracker.folder={tmp}/record"],
     ("grouping", "attribute"): ["grouping._args_=[race]"],
     ("data", "image_folder"): ["data.root={tmp}/images"],
+    ("data", "fairface"): ["data.root={tmp}"],
     ("data", "image_csv"): ["data.csv={tmp}/images.csv", "data.image_column=file", "data.label_column=label"],
+}
+# How an experiment is made small enough for a test, where a tiny network on digits is not it.
+MLP = ["data=digits"]  # the published network is small
+WRONG = ["data@data.data=digits", "analyses.topomap.min_inputs=1"]
+REDUCED = {
+    "resnet": ["data=digits", "model=resnet18_tiny", "~model.width"],
+    **dict.fromkeys(("layout_methods", "spread_evaluation", "layout_from_inputs"), MLP),
+    **dict.fromkeys(("label_errors", "training_confusion"), WRONG),
+    "training_errors": [*WRONG, "probe.per_class=20"],
+    "attribute_bias": ["data.root={tmp}", "data.size=[8,8]", "model=cnn_tiny", "analyses.topomap.min_inputs=1"],
 }
 # Data that are downloaded when they are not on the machine: built in tests/test_data.py from small caches made there.
 DOWNLOADED = {"mnist", "fashion_mnist", "cifar10", "cifar100"}
@@ -85,10 +96,11 @@ def test_the_package_lists_every_folder_that_holds_code_or_configs() -> None:
 
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
 def test_every_experiment_runs_reduced(experiment: str, tmp_path: Path) -> None:
-    reduced = {"resnet": ["model=resnet18_tiny", "~model.width"]}.get(experiment, ["model=cnn_tiny"])
+    _small_images(tmp_path)
+    reduced = REDUCED.get(experiment, ["data=digits", "model=cnn_tiny"])
     short = ["trainer.max_epochs=1", "trainer.batch_size=256", "trainer.progress=false", "probe.per_class=2", "strict=true"]
     record = ["tracker=folder", f"tracker.folder={tmp_path / 'record'}"]
-    result = run("train.py", f"experiment={experiment}", "data=digits", *reduced, *short, *record, home=tmp_path)
+    result = run("train.py", f"experiment={experiment}", *(word.format(tmp=tmp_path) for word in reduced), *short, *record, home=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "record" / "timelapse.html").is_file()
 
@@ -270,3 +282,8 @@ def _small_images(folder: Path) -> None:
             Image.fromarray(np.full((4, 4, 3), 40 * i, np.uint8)).save(folder / "images" / k / f"{i}.png")
             rows.append(f"images/{k}/{i}.png,{k}")
     (folder / "images.csv").write_text("\n".join(rows))
+    faces = [f"{path},20-29,{gender},{race},True" for path, gender, race in zip(
+        [row.split(",")[0] for row in rows[1:]], ["Female", "Male"] * 5, ["Black", "White", "White", "Black", "Indian"] * 2
+    )]  # fmt: skip
+    for part, some in (("train", faces[:5]), ("val", faces[5:])):
+        (folder / f"fairface_label_{part}.csv").write_text("\n".join(["file,age,gender,race,service_test", *some]))

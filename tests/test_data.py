@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from netlapse.data import Dataset, digits, image_csv, image_folder, keras_dataset, mnist5000, stratified_split
@@ -312,6 +312,34 @@ def faces(root: Path) -> tuple[Path, list[tuple[str, ...]], dict[str, np.ndarray
     return table(root / "faces.csv", rows), rows, pixels
 
 
+def like_fairface(root: Path) -> list[dict[str, str]]:
+    """FairFace's two tables and their images: two people of each race and gender to train on, one to test on; returns the rows of the latter."""
+    header = ("file", "age", "gender", "race", "service_test")
+    rows: dict[str, list[tuple[str, ...]]] = {"train": [], "val": []}
+    for race in ("Black", "East Asian", "White"):
+        for gender in ("Female", "Male"):
+            for part, number in (("train", 0), ("train", 1), ("val", 0)):
+                name = f"{part}/{race}_{gender}_{number}.png"
+                picture(root / name)
+                rows[part].append((name, "20-29", gender, race, "True"))
+    for part, listed in rows.items():
+        table(root / f"fairface_label_{part}.csv", listed, header)
+    return [dict(zip(header, row)) for row in rows["val"]]
+
+
+def test_fairface_is_read_by_its_tables_with_all_their_columns(tmp_path: Path) -> None:
+    rows = like_fairface(tmp_path)
+    config = OmegaConf.load(CONF / "fairface.yaml")
+    data = instantiate(config, root=str(tmp_path), size=[6, 5])
+    assert tuple(data.class_names) == ("Female", "Male")
+    assert data.train_inputs.shape == (12, 6, 5, 3)
+    assert data.test_ids.tolist() == [row["file"] for row in rows]
+    for name in ("age", "gender", "race", "service_test"):
+        assert data.test_attributes[name].tolist() == [row[name] for row in rows]
+    with pytest.raises(Exception, match=r"no table at .*nowhere/fairface_label_train.csv"):
+        instantiate(config, root=str(tmp_path / "nowhere"))
+
+
 def test_every_cell_of_the_table_lands_on_its_image(tmp_path: Path) -> None:
     csv, rows, pixels = faces(tmp_path)
     data = image_csv(csv, image_column="file", label_column="race", attribute_columns=["gender", "age"], test_fraction=0.33)
@@ -488,12 +516,17 @@ def test_every_data_configuration_makes_its_data_set(tmp_path: Path, monkeypatch
     required: dict[str, dict[str, object]] = {
         "image_folder": {"root": str(tmp_path / "folder"), "size": [3, 4]},
         "image_csv": {"csv": str(csv), "image_column": "file", "label_column": "race", "attribute_columns": ["age"]},
+        "fairface": {"root": str(tmp_path / "fairface")},
+        "relabelled": {"data": {"_target_": "netlapse.data.digits"}},
     }
+    like_fairface(tmp_path / "fairface")
     names = {path.stem for path in CONF.glob("*.yaml")}
-    assert names == {"mnist5000", "digits", "image_folder", "image_csv", "mnist", "fashion_mnist", "cifar10", "cifar100"}
+    assert names == {"mnist5000", "digits", "image_folder", "image_csv", "mnist", "fashion_mnist", "cifar10", "cifar100", "fairface", "relabelled"}
     for name in sorted(names):
         assert (CONF / f"{name}.yaml").read_text().startswith("# ")
         config = OmegaConf.load(CONF / f"{name}.yaml")
+        assert isinstance(config, DictConfig)
+        config.pop("defaults", None)  # Hydra's own
         if name in CLASS_NAMES:
             images = np.zeros((2, 28, 28) if "mnist" in name else (2, 32, 32, 3), np.uint8)
             monkeypatch.setitem(sys.modules, "keras", FakeKeras(name, images, {"fine": np.array([0, 1]), "coarse": np.array([0, 1])}))

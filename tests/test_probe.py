@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from netlapse.probe import NamedGrouping, by_attribute, by_confidence, by_confusion, by_label, by_outcome, choose, softmax
+from netlapse.data import digits
+from netlapse.probe import NamedGrouping, by_attribute, by_confidence, by_confusion, by_label, by_outcome, choose, softmax, unbalanced
 from netlapse.types import ProbeSet
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
@@ -210,3 +212,38 @@ def test_what_is_no_prediction_is_taken_for_none(grouping: NamedGrouping) -> Non
     for k in (1, 2):
         with pytest.raises(ValueError, match=f"the network has {k} outputs and the probe labels up to 2; expected an output per class"):
             grouping(probe, np.zeros((3, k), np.float32))
+
+
+# ---- unbalanced probes -----------------------------------------------------------------------------------------------
+
+
+def test_unbalanced_classes_share_the_inputs_in_uniform_random_proportions() -> None:
+    data = digits(test_fraction=0.5)
+    chosen = unbalanced(data, per_class=30, seed=3)
+    shares = np.random.default_rng(3).random(10)
+    wanted = np.maximum(1, np.round(300 * shares / shares.sum()))
+    there = np.bincount(data.test_labels)
+    assert np.bincount(chosen.labels, minlength=10).tolist() == np.minimum(wanted, there).tolist()
+    assert abs(len(chosen) - 300) <= 10
+    # They are inputs of the test part, with their own labels, each once (ids are distinct).
+    places = [data.test_ids.tolist().index(one) for one in np.asarray(chosen.ids)]  # type: ignore[union-attr]
+    np.testing.assert_array_equal(chosen.inputs, data.test_inputs[places])
+    np.testing.assert_array_equal(chosen.labels, data.test_labels[places])
+
+
+def test_an_unbalanced_probe_is_that_of_its_seed_has_every_class_and_says_what_is_wrong() -> None:
+    data = digits()
+    assert unbalanced(data, per_class=3, seed=1).hash == unbalanced(data, per_class=3, seed=1).hash
+    assert unbalanced(data, per_class=3, seed=1).hash != unbalanced(data, per_class=3, seed=2).hash
+    assert all(set(unbalanced(data, per_class=1, seed=seed).labels.tolist()) == set(range(10)) for seed in range(5))
+    with pytest.raises(ValueError, match=r"probe.part is 'all'; allowed are 'test' and 'train'"):
+        unbalanced(data, per_class=3, part="all")
+    with pytest.raises(ValueError, match="per_class is 0; a probe takes at least 1 input"):
+        unbalanced(data, per_class=0)
+
+
+def test_an_unbalanced_probe_keeps_attributes_with_their_inputs() -> None:
+    data = digits()
+    told = replace(data, train_attributes={"own": data.train_ids}, test_attributes={"own": data.test_ids})  # type: ignore[arg-type, dict-item]
+    chosen = unbalanced(told, per_class=5)
+    assert chosen.attributes["own"].tolist() == np.asarray(chosen.ids).tolist()
