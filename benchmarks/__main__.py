@@ -14,7 +14,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 # name -> threads: one where CPU time of the process is measured, the user's own where it is wall time.
-BENCHMARKS = {"nap": "1", "keras": "1", "reanalysis": "1", "layout": "1", "spread": "1", "render": "1", "server": "1", "training": None}
+BENCHMARKS = {
+    "nap": "1",
+    "aligned": "1",
+    "keras": "1",
+    "reanalysis": "1",
+    "layout": "1",
+    "spread": "1",
+    "render": "1",
+    "server": "1",
+    "training": None,
+}
 RESULT = ROOT / "docs" / "benchmarks.md"
 
 

@@ -169,6 +169,8 @@ def share_of_statistics(
                         "name the same ones for any inputs"
                     )
                 names = found
+            if not subtotals:
+                _check_size(len(names), {layer: responses.mean[layer].shape[1] for layer in layers}, _name(grouping))
             batch = _of_batch(responses, groups, names, layers)
             _add(subtotals, Subtotal(0, index, batch))
     return subtotals
@@ -192,6 +194,19 @@ def _add(subtotals: list[Subtotal], new: Subtotal) -> None:
     while new.index % 2 and subtotals and (subtotals[-1].level, subtotals[-1].index) == (new.level, new.index - 1):
         new = Subtotal(new.level + 1, new.index // 2, subtotals.pop().statistics.merge(new.statistics))
     subtotals.append(new)
+
+
+LARGEST = 2 * 2**30
+"""Bytes that one sum for each group and unit may take; there are about four of them, and one more set for each doubling of the batches."""
+
+
+def _check_size(groups: int, units: Mapping[str, int], grouping: str) -> None:
+    size = 8 * groups * sum(units.values())
+    if size > LARGEST:
+        raise ValueError(
+            f"grouping {grouping} makes {groups:,} groups, and {len(units)} layers have {sum(units.values()):,} units: {groups:,} x "
+            f"{sum(units.values()):,} x 8 bytes = {size / 2**30:,.1f} GiB, more than {LARGEST / 2**30:.0f}; group by less, or observe fewer layers"
+        )
 
 
 TOP = 4

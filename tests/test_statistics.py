@@ -118,6 +118,23 @@ def test_spread_sparsity_peaks_and_top_inputs_are_their_definitions_for_any_batc
         assert found.broken[layer] == -1
 
 
+def test_groups_times_units_that_would_not_fit_are_refused_with_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    from netlapse import statistics
+
+    monkeypatch.setattr(statistics, "LARGEST", 8 * 4 * 5)
+    group_statistics(Table(), probe(), by_label, LAYERS)
+    monkeypatch.setattr(statistics, "LARGEST", 8 * 4 * 5 - 1)
+    with pytest.raises(ValueError, match=r"by_label makes 4 groups, and 2 layers have 5 units: 4 x 5 x 8 bytes = 0\.0 GiB"):
+        group_statistics(Table(), probe(), by_label, LAYERS)
+
+
+def test_more_groups_than_inputs_leave_most_of_them_empty() -> None:
+    shown = ProbeSet(probe().inputs[:5], np.array([3, 90, 3, 41, 7]), tuple(map(str, range(100))))
+    found = group_statistics(Table(), shown, by_label, LAYERS)
+    assert np.flatnonzero(found.counts).tolist() == [3, 7, 41, 90]
+    assert (~np.isnan(found.profile("dense")).all(axis=1)).sum() == 4
+
+
 def test_equal_activations_rank_by_the_order_of_the_inputs_and_few_inputs_leave_places_empty() -> None:
     class Alike(Table):
         def values(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
