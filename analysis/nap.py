@@ -26,9 +26,9 @@ def activation_profiles(
     Raises ValueError where inputs and groups differ in length or are empty, a group is negative, or the profiles would
     take more than 8 GiB.
     """
-    groups = _checked_groups(groups, len(inputs))
+    groups = checked_groups(groups, len(inputs))
     n_groups = int(groups.max()) + 1
-    _check_size(network, inputs, n_groups, layers, spatial)
+    check_size(network, inputs, n_groups, layers, spatial)
     sums: dict[str, Float64] = {}
     with network.undisturbed():
         for start in range(0, len(inputs), batch_size):
@@ -62,14 +62,14 @@ def aligned_profiles(
     Raises ValueError as `activation_profiles` and `Network.explained`, for another target, and for "label" without labels.
     Source: Krug and Stober, 2019, "Siri visualisiert"; Krug et al., 2023, section 3.
     """
-    groups = _checked_groups(groups, len(inputs))
+    groups = checked_groups(groups, len(inputs))
     if target == "label" and labels is None:
         raise ValueError("aligned_profiles was asked to align by the label's gradient and given no labels; pass labels (n,), or target='predicted'")
     if target not in ("predicted", "label") and not isinstance(target, (int, np.integer)):
         raise ValueError(f"aligned_profiles was given the target {target!r}; expected 'predicted', 'label' or the number of a class")
     classes = None if target == "predicted" else np.asarray(labels) if target == "label" else np.full(len(inputs), target)
     n_groups = int(groups.max()) + 1
-    _check_size(network, inputs, n_groups, layers, "keep")
+    check_size(network, inputs, n_groups, layers, "keep")
     sums: dict[str, Float64] = {}
     with network.undisturbed():
         for start in range(0, len(inputs), batch_size):
@@ -88,14 +88,16 @@ def aligned_profiles(
     return {layer: _means(sums[layer], groups) for layer in layers}
 
 
-def _checked_groups(groups: Int64, n: int) -> Int64:
+def checked_groups(groups: Int64, n: int) -> Int64:
+    """(n,) groups as an array; raises ValueError where they are not n integers from 0, or there is none."""
     groups = np.asarray(groups)
     if groups.shape != (n,) or not n or not np.issubdtype(groups.dtype, np.integer) or groups.min() < 0:
         raise ValueError(f"groups have shape {groups.shape} and dtype {groups.dtype}; expected ({n},) integers from 0, one per input, at least one")
     return groups
 
 
-def _check_size(network: Network, inputs: Array, n_groups: int, layers: Sequence[str], spatial: Spatial) -> None:
+def check_size(network: Network, inputs: Array, n_groups: int, layers: Sequence[str], spatial: Spatial) -> None:
+    """Raises ValueError, with the arithmetic, where profiles would take more than LARGEST_PROFILES bytes."""
     shapes = {layer.name: layer.shape if spatial == "keep" else layer.shape[-1:] for layer in network.describe(inputs[:2])}
     size = sum(8 * n_groups * int(np.prod(shapes[layer])) for layer in layers if layer in shapes)
     if size > LARGEST_PROFILES:

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-# Okabe and Ito's colours, told apart with any kind of colour vision, and two greys.
+# Okabe and Ito's colours, told apart with any kind of colour vision, and two greys. Not the random layout: it lies far below all others.
 COLOURS = {
     "flas": "#D55E00",
     "pca": "#56B4E9",
@@ -19,7 +19,6 @@ COLOURS = {
     "tsne": "#CC79A7",
     "umap": "#000000",
     "pacmap": "#E69F00",
-    "random": "#C9C9C9",
 }
 MARKS = {"independent": "o", "procrustes": "s", "warm": "^", "penalty": "D", "joint": "P", "last": "X"}
 PANELS = {"morans_i": "Moran's I of the maps", "trustworthiness": "trustworthiness"}
@@ -30,6 +29,8 @@ def draw(found: Mapping[str, Mapping[str, Mapping[str, float]]], path: Path, def
     figure = Figure(figsize=(9.4, 4.4), dpi=120, layout="constrained")
     for axes, (measure, label) in zip(figure.subplots(1, len(PANELS)), PANELS.items()):
         for method, ways in found.items():
+            if method not in COLOURS:
+                continue
             for way, values in ways.items():
                 chosen = (method, way) == default
                 axes.plot(
