@@ -99,6 +99,32 @@ def morans_i(values: Float64, positions: Float64, *, k: int = 10, seed: int = 0)
     return _autocorrelation(products, len(places), k)
 
 
+def same_group(points: Float64, groups: Int64, *, k: int = 10, metric: str = "euclidean", seed: int = 0) -> float:
+    """The mean share of a point's k nearest neighbours among the points (m, f) that are of its own group (m,): 1 where groups lie apart.
+
+    A group of k points or fewer cannot reach 1; what chance gives is `same_group_by_chance`. The points may be inputs on a map or in a
+    layer, or units. Ties, k, few points, many points and what is raised of points are as in `trustworthiness`.
+
+    Raises ValueError also for groups that are not (m,), one for each point.
+    """
+    rows, k = _centred(metric_space(points, metric)), _lowered(k, len(points))
+    groups = np.asarray(groups)
+    if groups.shape != (len(rows),):
+        raise ValueError(f"groups have shape {groups.shape}; expected ({len(rows)},), one for each point")
+    together = sum(float(_near(rows, some, k).share[groups[some, None] == groups].sum()) for some in _blocks(len(rows), seed))
+    return _preserved(together, len(rows), k)
+
+
+def same_group_by_chance(groups: Int64) -> float:
+    """The `same_group` to be expected where neighbours have nothing to do with groups (m,): the share of pairs that are of one group.
+
+    NaN for fewer than two points.
+    """
+    sizes = np.unique(np.asarray(groups), return_counts=True)[1]
+    pairs = len(groups) * (len(groups) - 1)
+    return float((sizes * (sizes - 1)).sum() / pairs) if pairs else float("nan")
+
+
 def resize_error(maps: Float64) -> float:
     """How much maps (g, r, r) lose when they are made smaller and large again: the lower, the smoother; 0 for nothing, about 9 for all.
 

@@ -25,7 +25,7 @@ def chosen(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, object]:
     values = plain(cfg)
     asked: dict[str, object] = {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
-        key = override.key_or_group.replace("/", ".")
+        key = (override.package or override.key_or_group).replace("/", ".")  # a group put elsewhere, as layout@analyses.samples.layout
         asked[key] = DELETED if override.is_delete() else functools.reduce(lambda node, part: node[part], key.split("."), values)
     return asked
 

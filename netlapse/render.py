@@ -498,7 +498,7 @@ def _mark(group: int) -> UInt8:
         y**2 + x**2 <= 12,
         np.maximum(y, x) <= 3,
         (np.abs(down) <= 3) & (x <= (down + 3) // 2 + 0.5),
-        y + x <= 4,
+        y + 2 * x <= 4,
         (np.minimum(y, x) <= 1) & (np.maximum(y, x) <= 4),
         (np.abs(y - x) <= 1) & (np.maximum(y, x) <= 3),
         (np.abs(down) <= 3) & (x <= (3 - down) // 2 + 0.5),
