@@ -7,6 +7,7 @@ are printed, with text that stays text. Every function returns a matplotlib Figu
 from netlapse.figures.inputs import example_inputs, groups_of, mean_inputs
 from netlapse.figures.profiles import clustered_heat_map, dendrogram, heat_map
 from netlapse.figures.run import recorded, recorded_probe
+from netlapse.figures.samples import samples
 from netlapse.figures.sheet import COLUMN, PAGE, Sheet, save
 from netlapse.figures.topomaps import storyboard, topomap_grid, topomap_row
 from netlapse.figures.violins import violins
@@ -23,6 +24,7 @@ __all__ = [
     "mean_inputs",
     "recorded",
     "recorded_probe",
+    "samples",
     "save",
     "storyboard",
     "topomap_grid",

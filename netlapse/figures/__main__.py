@@ -31,9 +31,10 @@ FIGURES: dict[str, Callable[..., figures.Sheet]] = {
         figures.heat_map,
         figures.clustered_heat_map,
         figures.dendrogram,
+        figures.samples,
     )
 }
-NAMES = {"layer", "group", "layout", "title"}
+NAMES = {"layer", "group", "layout", "analysis", "title"}
 """Arguments that are names, also where they look like numbers; those below are lists of names."""
 LISTS = {"layers", "groups", "classes"}
 
