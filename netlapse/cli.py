@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import shlex
 import sys
 import time
 import traceback
@@ -27,6 +28,7 @@ from netlapse.data.dataset import Dataset
 from netlapse.home import home
 from netlapse.recording import Recording
 from netlapse.schedule import Schedule
+from netlapse.tracking.secrecy import scrubbed
 from netlapse.types import Tracker
 
 T = TypeVar("T")
@@ -109,7 +111,16 @@ def _params(cfg: DictConfig) -> dict[str, object]:
         chosen["layout"] = cfg.layout.layout.get("_target_", "").rpartition(".")[2]
     chosen["grouping"] = str(cfg.grouping.get("path", cfg.grouping._target_)).rpartition(".")[2]
     trainer = {name: cfg.trainer[name] for name in ("max_epochs", "batch_size", "optimizer", "learning_rate") if name in cfg.trainer}
-    return {**chosen, **trainer, "seed": cfg.seed}
+    return {**chosen, **trainer, "seed": cfg.seed, **_study()}
+
+
+def _study() -> dict[str, str]:
+    """The experiment, and what was given on the command line beside it: by these `netlapse.summary` finds runs and tells them apart."""
+    if not HydraConfig.initialized():
+        return {}
+    experiment = HydraConfig.get().runtime.choices.get("experiment")
+    given = [word for word in HydraConfig.get().overrides.task if not word.startswith(("experiment=", "tracker"))]
+    return {**({"experiment": str(experiment)} if experiment else {}), "overrides": scrubbed(shlex.join(given))}
 
 
 def summary(recording: Recording, place: str, seconds: float) -> str:
