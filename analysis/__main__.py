@@ -325,7 +325,8 @@ def _laid_out_anew(cfg: DictConfig, tracker: Tracker) -> bool:
         tracker.log(name, step, findings)
     if new:
         tracker.describe({"drawn": {name: asked}})
-        tracker.document("timelapse.html", page(tracker.recording()))
+        probe = tracker.read(PROBE)
+        tracker.document("timelapse.html", page(tracker.recording(), None if probe is None else from_bytes(probe)))
     print(f"Laid out anew as {name}: {len(new)} of {len(found)} steps, the others were so already.\nRecorded in {tracker.place}")
     return True
 

@@ -319,7 +319,7 @@ class Observer:
         def draw() -> None:
             recording = self.tracker.recording()
             if recording.findings:
-                self.tracker.document("timelapse.html", page(recording))
+                self.tracker.document("timelapse.html", page(recording, self.probe))
 
         started = time.perf_counter()
         self.attempt("the time-lapse page", draw)

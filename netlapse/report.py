@@ -11,6 +11,11 @@ vertex     (u,) per layout: the point each unit sits at; layouts that permute th
 laid_out   per layer, for each of the run's `layouts` (the observed one first): which layout holds at each step, or -1
 density    (s, m, h, w) uint8 per saliency method: |map| / mean |map| = number * 6 / 255, above 6 it saturates
 panel      (m, h, w, c) uint8: the inputs, the whole panel scaled by its own smallest and largest value
+sparsity   (s, g, u) uint8 per layer: the share of inputs that activate a unit = number / 254; 255 where there is none
+error      (s, g, u) uint8 per layer: the profile's standard error = (number / 254)^2 * largest[s]; 255 where there is none
+constant   (s, u) uint8 per layer: 1 where the unit does one and the same for all inputs
+clusters   per layer and step: the groups' order (g,) by `netlapse.analysis.groups`, and the tree (m - 1, 3) of those with inputs
+top        (s, u, m) per layer: the unit's top inputs, as places in `inputs`; one past the last where there are fewer
 
 The exact values stay in the findings. Contrast and mean travel apart so that a contrast of exactly zero stays zero and
 a small contrast survives beside a large activation.
@@ -18,11 +23,10 @@ a small contrast survives beside a large activation.
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -30,52 +34,109 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import Delaunay
 
+from netlapse.analysis.groups import linkage, order
 from netlapse.analysis.topomap import ALL_STEPS
+from netlapse.packing import Json, grey_levels, indices, packed, places, quantised, reduced, roots, rounded, rows_at, shares
 from netlapse.recording import Recording
-from netlapse.types import Array, Findings, Float64, UInt8
+from netlapse.report_inputs import Inputs
+from netlapse.types import Array, Findings, Float64, ProbeSet, UInt8
 
 LIMIT = 50_000_000  # bytes; MLflow's artifact viewer shows nothing larger
 DENSITY_LIMIT = 6.0  # times an even spread, at full colour
 MAP_SIDE = 112  # pixels of a saliency map or an input on the page; larger ones are averaged down
 SD_LIMIT = 2.0  # standard deviations of the layer, at full colour
-MISSING = -32768
+MOST_CLUSTERED = 64  # groups; a tree of more is not legible
 OBSERVED = "topomap"  # the analysis whose layouts were made while the network was seen
 
 _FOLDER = Path(__file__).parent / "page"
-_SCRIPTS = ("data.js", "colour.js", "raster.js", "charts.js", "header.js", "layers.js", "maps.js", "units.js", "saliency.js", "curves.js", "page.js")
+_SCRIPTS = (
+    "data.js",
+    "colour.js",
+    "raster.js",
+    "charts.js",
+    "header.js",
+    "layers.js",
+    "maps.js",
+    "units.js",
+    "inputs.js",
+    "regions.js",
+    "order.js",
+    "samples.js",
+    "saliency.js",
+    "curves.js",
+    "page.js",
+)
 _FACTS = ("title", "model", "data", "created", "command", "step_unit", "class_names", "probe", "versions", "run_id", "failures", "events")
+_OPTIONAL = {
+    "the pictures of inputs": "pictures",
+    "standard errors": "error",
+    "shares of inputs that activate a unit": "sparsity",
+    "maps of inputs": "samples",
+    "top inputs": "top",
+}
+"""What a page that would be too large is drawn without, in this order: in words, and by its key."""
 
-Json = object
 
-
-def page(recording: Recording) -> str:
+def page(recording: Recording, probe: ProbeSet | None = None) -> str:
     """The whole time-lapse as one HTML document that needs no network, no storage and no other file.
 
-    Raises ValueError when the recording holds no findings, and when the page would exceed 50 MB, naming what is large.
+    probe  the inputs that were shown, where they are at hand: for pictures, ids and labels of units' top inputs
+
+    A page that would exceed 50 MB is drawn without the details it can do without, and says without which.
+    Raises ValueError when the recording holds no findings or is of another probe, and when the page would exceed 50 MB without
+    those details too, naming what is large.
     """
     if not recording.steps:
         raise ValueError(
             f"nothing to draw: the recording holds no findings at any step (analyses: {sorted(recording.findings) or 'none'}); "
             "observe at least one checkpoint, or check the run id it was loaded from"
         )
-    title = str(recording.manifest.get("title") or "netlapse time-lapse")
+    _check_probe(recording, probe)
+    document = _document(recording, probe)
+    drawn = _drawn(document)
+    for words, key in _OPTIONAL.items():
+        if len(drawn.encode()) <= LIMIT:
+            return drawn
+        if _without(document, key):
+            cast("list[str]", document["left_out"]).append(words)
+            drawn = _drawn(document)
+    if (size := len(drawn.encode())) > LIMIT:
+        raise ValueError(_too_large(recording, size))
+    return drawn
+
+
+def _check_probe(recording: Recording, probe: ProbeSet | None) -> None:
+    shown = recording.manifest.get("probe")
+    known = shown.get("hash") if isinstance(shown, Mapping) else None
+    if probe is not None and known is not None and known != probe.hash:
+        raise ValueError(
+            f"the page was given a probe of hash {probe.hash}, and the recording is of {known}; hand over the probe that was shown, or none"
+        )
+
+
+def _drawn(document: Mapping[str, Json]) -> str:
     parts = {
-        "title": html.escape(title),
+        "title": html.escape(str(cast("Mapping[str, Json]", document["manifest"]).get("title") or "netlapse time-lapse")),
         "style": (_FOLDER / "page.css").read_text(encoding="utf-8"),
-        "recording": _json(_document(recording)),
+        "recording": _json(document),
         "script": "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS),
     }
     # One pass, so that a placeholder in someone's title is text and not a placeholder.
-    document = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], (_FOLDER / "page.html").read_text(encoding="utf-8"))
-    size = len(document.encode())
-    if size > LIMIT:
-        raise ValueError(_too_large(recording, size))
-    return document
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], (_FOLDER / "page.html").read_text(encoding="utf-8"))
 
 
-def _document(recording: Recording) -> dict[str, Json]:
+def _without(document: Mapping[str, Json], key: str) -> bool:
+    """Take a detail out of the document, wherever it is; whether there was any."""
+    holders = [document, document["inputs"], *cast("list[Json]", document["layers"])]
+    having = [holder for holder in holders if isinstance(holder, dict) and holder.get(key) is not None]
+    for holder in having:
+        holder[key] = None
+    return bool(having)
+
+
+def _document(recording: Recording, probe: ProbeSet | None) -> dict[str, Json]:
     geometries = _Geometries()
-    profiles = _profiles(recording, geometries)
+    profiles, inputs = _profiles(recording, geometries)
     repeated = {*_laying_out(recording)} - {layout["analysis"] for layout in profiles["layouts"]}
     return {
         "schema": 1,
@@ -83,9 +144,13 @@ def _document(recording: Recording) -> dict[str, Json]:
         "steps": list(recording.steps),
         **profiles,
         "geometries": geometries.packed,
+        "min_inputs": _least(recording),
+        "inputs": inputs.described(recording, profiles["groups"], probe),
+        "samples": inputs.maps(recording, [str(layer["name"]) for layer in profiles["layers"]]),
+        "left_out": [],
         "saliency": _saliency(recording),
         "curves": {
-            name: {"steps": series.steps.tolist(), "values": [_number(value) for value in series.values.tolist()]}
+            name: {"steps": series.steps.tolist(), "values": [rounded(value) for value in series.values.tolist()]}
             for name, series in recording.scalars.items()
             if name.partition("/")[0] not in repeated
         },
@@ -104,8 +169,8 @@ class _Profiles(TypedDict):
     layers: list[dict[str, Json]]
 
 
-def _profiles(recording: Recording, geometries: _Geometries) -> _Profiles:
-    """Groups with their counts, the layouts there are to choose from, and every layer's contrast, mean, deviation and places."""
+def _profiles(recording: Recording, geometries: _Geometries) -> tuple[_Profiles, Inputs]:
+    """Groups with their counts, the layouts there are to choose from, every layer's numbers and places, and the inputs they name."""
     found = {step: findings for step, findings in sorted(recording.findings.get("nap", {}).items()) if "groups" in findings.arrays}
     names: list[str] = []
     for findings in found.values():
@@ -118,7 +183,9 @@ def _profiles(recording: Recording, geometries: _Geometries) -> _Profiles:
         here = dict(zip(map(str, found[step].arrays["groups"].tolist()), found[step].arrays["counts"].tolist()))
         counts.append([int(here.get(name, 0)) for name in names])
     analyses = _laying_out(recording)
-    layers = [_layer(recording, found, names, description, analyses, geometries) for description in _described_layers(recording, found)]
+    described = _described_layers(recording, found)
+    inputs = Inputs(recording, found, [str(description["name"]) for description in described])
+    layers = [_layer(recording, found, names, description, analyses, geometries, inputs) for description in described]
     # The same places in other colours are no other layout.
     distinct: dict[str, int] = {}
     laid_out = [cast("list[dict[str, Json]]", layer["laid_out"]) for layer in layers]
@@ -126,7 +193,16 @@ def _profiles(recording: Recording, geometries: _Geometries) -> _Profiles:
         distinct.setdefault(json.dumps([one[number]["at"] for one in laid_out]), number)
     for layer, one in zip(layers, laid_out):
         layer["laid_out"] = [one[number] for number in distinct.values()]
-    return {"groups": names, "counts": counts, "layouts": [_in_words(recording, analyses[n]) for n in distinct.values()], "layers": layers}
+    offered = [_in_words(recording, analyses[n]) for n in distinct.values()]
+    return {"groups": names, "counts": counts, "layouts": offered, "layers": layers}, inputs
+
+
+def _least(recording: Recording) -> int:
+    """How many inputs a group must have to be estimated, as the topomaps were asked."""
+    asked = recording.manifest.get("asked")
+    topomap = asked.get(OBSERVED) if isinstance(asked, Mapping) else None
+    least = str(topomap.get("min_inputs", 1)) if isinstance(topomap, Mapping) else "1"
+    return max(int(least), 1) if least.isdigit() else 1
 
 
 def _laying_out(recording: Recording) -> list[str]:
@@ -173,6 +249,7 @@ def _layer(
     description: Mapping[str, Json],
     analyses: Sequence[str],
     geometries: _Geometries,
+    inputs: Inputs,
 ) -> dict[str, Json]:
     name = str(description["name"])
     profiles = {step: np.asarray(f.arrays[f"profile/{name}"], np.float64) for step, f in found.items() if f"profile/{name}" in f.arrays}
@@ -185,25 +262,28 @@ def _layer(
     contrasts, means = np.full((len(steps), len(names), units), np.nan), np.full((len(steps), units), np.nan)
     for row, step in enumerate(steps):
         place = [names.index(str(group)) for group in found[step].arrays["groups"].tolist()]
-        means[row], contrasts[row, place] = _contrast(profiles[step], found[step].arrays.get("counts"))
-    numbers, scale = _quantised(contrasts)
-    sd = [_number(float(found[step].arrays.get(f"scale/{name}", np.float64(np.nan)))) for step in steps]
+        means[row], contrasts[row, place] = _contrast(profiles[step], found[step].arrays.get("counts"), _least(recording))
+    numbers, scale = quantised(contrasts)
+    sd = [rounded(float(found[step].arrays.get(f"scale/{name}", np.float64(np.nan)))) for step in steps]
     limit = float(np.max(np.abs(contrasts), initial=0.0, where=np.isfinite(contrasts)))
     return dict(description) | {
         "units": units,
-        "at": _rows(recording.steps, steps),
-        "contrast": _packed(numbers),
+        "at": rows_at(recording.steps, steps),
+        "contrast": packed(numbers),
         "scale": scale.tolist(),
-        "mean": _packed(means.astype(np.float32)),
+        "mean": packed(means.astype(np.float32)),
         "sd": sd,
         "limit": limit,
+        "clusters": _clusters(contrasts),
+        "top": inputs.top_of(name, steps, units),
+        **_details([found[step] for step in steps], name, names, units),
         **_layouts(recording, name, units, analyses, geometries),
     }
 
 
-def _contrast(profile: Float64, counts: Array | None) -> tuple[Float64, Float64]:
-    """The mean (u,) over the groups that have inputs, and each group's distance (g, u) from it."""
-    present: NDArray[np.bool_] = np.asarray(np.isfinite(profile).any(axis=1)) if counts is None else np.asarray(counts, np.int64) > 0
+def _contrast(profile: Float64, counts: Array | None, least: int = 1) -> tuple[Float64, Float64]:
+    """The mean (u,) over the groups that have at least so many inputs, and the distance (g, u) of each of them from it."""
+    present: NDArray[np.bool_] = np.asarray(np.isfinite(profile).any(axis=1)) if counts is None else np.asarray(counts, np.int64) >= least
     if not present.any():
         return np.full(profile.shape[1], np.nan), np.full(profile.shape, np.nan)
     with np.errstate(invalid="ignore"):  # a diverged network: inf - inf is missing, and the page says so
@@ -213,13 +293,45 @@ def _contrast(profile: Float64, counts: Array | None) -> tuple[Float64, Float64]
     return mean, contrast
 
 
-def _quantised(values: Float64) -> tuple[NDArray[np.int16], Float64]:
-    """(s, g, u) as int16 with one scale per step: value = number * scale, exact at zero, within half a scale elsewhere."""
-    finite = np.isfinite(values)
-    scale = np.max(np.abs(values), axis=(1, 2), initial=0.0, where=finite) / 32767
-    with np.errstate(over="ignore"):
-        ratio = np.where(finite, values, 0.0) / np.where(scale > 0, scale, 1.0)[:, None, None]
-    return np.where(finite, np.rint(ratio), MISSING).astype(np.int16), scale
+def _details(found: Sequence[Findings], name: str, names: Sequence[str], units: int) -> dict[str, Json]:
+    """What else is told of a unit: which share of each group's inputs activates it, the profile's error, whether it is constant."""
+
+    def each(of: str) -> Float64 | None:
+        """(s, g, u) in the order of the page's groups."""
+        values = np.full((len(found), len(names), units), np.nan)
+        for row, findings in enumerate(found):
+            known = findings.arrays.get(f"{of}/{name}")
+            if known is not None and np.shape(known) == (len(findings.arrays["groups"]), units):
+                values[row, [names.index(str(group)) for group in findings.arrays["groups"].tolist()]] = known
+        return values if np.isfinite(values).any() else None
+
+    sparsity, error = each("sparsity"), each("error")
+    constant = [np.asarray(f.arrays[f"constant/{name}"], np.uint8) for f in found if f"constant/{name}" in f.arrays]
+    errors, largest = (None, None) if error is None else roots(error)
+    return {
+        "sparsity": None if sparsity is None else packed(shares(sparsity)),
+        "error": None if errors is None else packed(errors),
+        "largest_error": None if largest is None else largest.tolist(),
+        "constant": packed(np.stack(constant)) if len(constant) == len(found) else None,
+    }
+
+
+def _clusters(contrasts: Float64) -> list[Json]:
+    """At each step the groups' order by what sets them apart (s, g, u), and the tree behind it; None where there is none to tell.
+
+    Units that are not finite are left out. The tree's rows are the two clusters joined, counted as `linkage` does, and how far
+    they are apart.
+    """
+    found: list[Json] = []
+    for values in contrasts:
+        present = ~np.isnan(values).all(axis=1)
+        finite = np.isfinite(values[present]).all(axis=0)
+        if not 2 <= present.sum() <= MOST_CLUSTERED or not finite.any():
+            found.append(None)
+            continue
+        tree = linkage(values[:, finite])
+        found.append({"order": order(values[:, finite]).tolist(), "tree": [[int(a), int(b), rounded(apart)] for a, b, apart in tree[:, :3].tolist()]})
+    return found
 
 
 def _layouts(recording: Recording, name: str, units: int, analyses: Sequence[str], geometries: _Geometries) -> dict[str, Json]:
@@ -241,7 +353,7 @@ def _layouts(recording: Recording, name: str, units: int, analyses: Sequence[str
             key = (geometry, vertex.tobytes(), made)
             if key not in seen:
                 seen[key] = len(layouts)
-                layouts.append({"geometry": geometry, "vertex": _packed(vertex), "step": None if made == ALL_STEPS else made})
+                layouts.append({"geometry": geometry, "vertex": packed(vertex), "step": None if made == ALL_STEPS else made})
             where[step] = seen[key]
         laid_out.append({"at": [where.get(step, -1) for step in recording.steps], "missing": reason})
     return {"layouts": layouts, "laid_out": laid_out}
@@ -256,13 +368,13 @@ class _Geometries:
 
     def place(self, positions: Float64) -> tuple[int, Array]:
         """The geometry the positions (u, 2) belong to, and the point (u,) of it that each unit sits at."""
-        numbers = np.rint(np.clip(positions, 0, 1) * 65535).astype(np.uint16)
+        numbers = places(positions)
         points, first, vertex = np.unique(numbers, axis=0, return_index=True, return_inverse=True)
         key = points.tobytes()
         if key not in self._index:
             self._index[key] = len(self.packed)
-            self.packed.append({"points": _packed(points), "triangles": _packed(_triangles(positions[first]))})
-        return self._index[key], _indices(vertex.reshape(-1))
+            self.packed.append({"points": packed(points), "triangles": packed(_triangles(positions[first]))})
+        return self._index[key], indices(vertex.reshape(-1))
 
 
 def _triangles(points: Float64) -> Array:
@@ -275,12 +387,7 @@ def _triangles(points: Float64) -> Array:
     spans = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
     if spans[1] <= 1e-7 * spans[0]:
         return np.zeros((0, 3), np.uint16)
-    return _indices(Delaunay(points).simplices)
-
-
-def _indices(values: Array) -> Array:
-    numbers = np.asarray(values, np.int64)
-    return numbers.astype(np.uint16 if np.max(numbers, initial=0) < 65536 else np.uint32)
+    return indices(Delaunay(points).simplices)
 
 
 # --------------------------------------------------------------------------------------------------------- saliency
@@ -298,15 +405,15 @@ def _saliency(recording: Recording) -> Json:
 
     def each(name: str) -> list[Json]:
         rows = (np.asarray(by_step[step].get(name, np.full(inputs, np.nan)), np.float64) for step in steps)
-        return [[_number(v) for v in np.where(row < 0, np.nan, row).tolist()] for row in rows]  # -1 is no prediction
+        return [[rounded(v) for v in np.where(row < 0, np.nan, row).tolist()] for row in rows]  # -1 is no prediction
 
     methods = list(dict.fromkeys(name.removeprefix("maps/") for arrays in by_step.values() for name in arrays if name.startswith("maps/")))
     return {
-        "at": _rows(recording.steps, steps),
+        "at": rows_at(recording.steps, steps),
         "size": list(panel.shape[1:3]),
-        "panel": _packed(_panel(panel)),
-        "inputs": [_number(v) for v in np.asarray(last.get("inputs", np.arange(inputs))).tolist()],
-        "labels": [_number(v) for v in np.asarray(last.get("labels", np.full(inputs, np.nan)), np.float64).tolist()],
+        "panel": packed(_panel(panel)),
+        "inputs": [rounded(v) for v in np.asarray(last.get("inputs", np.arange(inputs))).tolist()],
+        "labels": [rounded(v) for v in np.asarray(last.get("labels", np.full(inputs, np.nan)), np.float64).tolist()],
         "predictions": each("predictions"),
         "confidence": each("confidence"),
         "explained": _explained(last),
@@ -326,52 +433,21 @@ def _method(recording: Recording, by_step: Mapping[int, Mapping[str, Array]], me
     if len(shape) != 3 or shape[0] != inputs:
         raise ValueError(f"the maps of saliency method {method!r} have shape {shape}; expected ({inputs}, h, w), one map per input of the panel")
     steps = [step for step, values in maps.items() if values.shape == shape]
-    values = np.stack([_reduced(maps[step]) for step in steps])
+    values = np.stack([reduced(maps[step], MAP_SIDE) for step in steps])
     mean = values.mean(axis=(2, 3))  # 0 where a map is zero everywhere, NaN where it holds a value that is not a number
     density = np.divide(values, mean[..., None, None], out=np.zeros_like(values), where=(mean > 0)[..., None, None] & np.isfinite(values))
     numbers = np.rint(np.clip(density / DENSITY_LIMIT, 0, 1) * 255).astype(np.uint8)
-    means = [[_number(v) for v in row] for row in mean.tolist()]
-    return {"name": method, "at": _rows(recording.steps, steps), "density": _packed(numbers), "mean": means, "size": list(shape[1:])}
+    means = [[rounded(v) for v in row] for row in mean.tolist()]
+    return {"name": method, "at": rows_at(recording.steps, steps), "density": packed(numbers), "mean": means, "size": list(shape[1:])}
 
 
 def _panel(panel: Float64) -> UInt8:
     finite = panel[np.isfinite(panel)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    span = high - low if high > low else 1.0
-    images = _reduced(np.moveaxis(np.nan_to_num((panel - low) / span), 3, 1))
-    return np.rint(np.clip(np.moveaxis(images, 1, 3), 0, 1) * 255).astype(np.uint8)
-
-
-def _reduced(images: Float64) -> Float64:
-    """(..., h, w) averaged over blocks of pixels until neither side exceeds MAP_SIDE."""
-    for axis in (-2, -1):
-        size = images.shape[axis]
-        factor = -(-size // MAP_SIDE)
-        starts = np.arange(0, size, factor)
-        lengths = np.diff(np.append(starts, size)).reshape((-1, 1) if axis == -2 else (-1,))
-        images = np.add.reduceat(images, starts, axis=axis) / lengths
-    return images
+    return grey_levels(panel, MAP_SIDE, low, high)
 
 
 # --------------------------------------------------------------------------------------------------------- encoding
-
-
-def _rows(steps: Iterable[int], having: Sequence[int]) -> list[int]:
-    """For every step of the run, the row at which it is stored, or -1."""
-    row = {step: index for index, step in enumerate(having)}
-    return [row.get(step, -1) for step in steps]
-
-
-def _packed(values: Array) -> dict[str, Json]:
-    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    # Without padding: the browser needs none, and no data can then end in a telltale "=".
-    data = base64.b64encode(little.tobytes()).decode("ascii").rstrip("=")
-    return {"type": values.dtype.name, "shape": list(values.shape), "data": data}
-
-
-def _number(value: float) -> float:
-    """Seven digits are enough for the page."""
-    return value if isinstance(value, int) else float(f"{value:.7g}")
 
 
 def _json(document: Json) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from netlapse.recording import Recording
-from netlapse.types import Findings, Float64, Int64
+from netlapse.types import Findings, Float64, Int64, ProbeSet
 
 LAYERS = {"conv1": 32, "conv2": 64, "fc1": 128, "output": 10}
 
@@ -54,6 +54,7 @@ def made_up_run(
             profile = 0.4 + learnt * (1 + 0.4 * depth) * bump + 0.12 * (1 - 0.6 * learnt) * noise[layer]
             profile[list(empty)] = np.nan
             arrays |= {f"profile/{layer}": profile, f"scale/{layer}": np.float64(0.25 + 0.25 * learnt)}
+            arrays |= _details(layer, profile, rng)
             scalars |= {
                 f"nap/drift_from_start/{layer}": learnt * (0.4 + 0.2 * depth),
                 f"nap/separability/{layer}": 0.1 + 0.2 * depth + 0.25 * learnt,
@@ -68,6 +69,7 @@ def made_up_run(
         nap[step] = Findings({name: np.asarray(values) for name, values in arrays.items()}, scalars)
         topomap[step] = Findings({name: np.asarray(values) for name, values in places_now.items()}, layout)
     findings = {"nap": nap, "topomap": topomap, "training": _training(steps, rng), "cost": _cost(steps, rng)}
+    findings["samples"] = _samples(steps, groups, tuple(layers), rng)
     if inputs:
         findings["saliency"] = _saliency(steps, groups, inputs, side, channels, methods, rng)
     return Recording(_manifest(groups, layers, side, channels) | (manifest or {}), findings)
@@ -79,6 +81,47 @@ def _neighbours_swapped(home: Float64, swaps: int, rng: np.random.Generator) -> 
         nearest = np.argsort(((home - home[unit]) ** 2).sum(axis=1))[1]
         order[[unit, nearest]] = order[[nearest, unit]]
     return order
+
+
+def made_up_probe(*, groups: int = 10, side: int = 28, channels: int = 1, seed: int = 0) -> ProbeSet:
+    """500 inputs for `made_up_run`: of every class a blob at a place of its own."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(PROBE) % groups
+    y, x = np.mgrid[0:side, 0:side] / side
+    at = 0.5 + 0.3 * np.stack([np.cos(labels), np.sin(labels)]) + rng.normal(0, 0.04, (2, PROBE))
+    blobs = np.exp(-((x - at[0][:, None, None]) ** 2 + (y - at[1][:, None, None]) ** 2) / 0.02)
+    ids = np.array([f"image {place}" for place in range(PROBE)])
+    return ProbeSet(np.repeat(blobs[..., None], channels, axis=3).astype(np.float32), labels, tuple(map(str, range(groups))), ids=ids)
+
+
+PROBE = 500
+
+
+def _details(layer: str, profile: Float64, rng: np.random.Generator) -> dict[str, object]:
+    """What `nap` tells beside a profile; the last unit of each layer is constant."""
+    units = profile.shape[1]
+    return {
+        f"sparsity/{layer}": np.where(np.isnan(profile), np.nan, rng.random(profile.shape)).astype(np.float32),
+        f"error/{layer}": np.where(np.isnan(profile), np.nan, 0.05 * rng.gamma(1.0, size=profile.shape)).astype(np.float32),
+        f"constant/{layer}": np.arange(units) == units - 1,
+        f"top/{layer}": rng.integers(0, PROBE, (units, 4)).astype(np.int32),
+    }
+
+
+def _samples(steps: int, groups: int, layers: tuple[str, ...], rng: np.random.Generator) -> dict[int, Findings]:
+    """Every second input of the probe, whose group is its label; groups part as the network learns."""
+    inputs = np.arange(0, PROBE, 2)
+    labels = inputs % groups
+    noise = {layer: rng.normal(0, 0.16, (len(inputs), 2)) for layer in layers}
+    centres = 0.34 * np.stack([np.cos(2 * np.pi * labels / groups), np.sin(2 * np.pi * labels / groups)], axis=1)
+    found = {}
+    for step in range(steps):
+        learnt = 1 - np.exp(-step / 3)
+        arrays: dict[str, object] = {"inputs": inputs, "groups": labels, "names": np.array([str(group) for group in range(groups)])}
+        arrays |= {"labels": labels, "predictions": np.where(rng.random(len(inputs)) > learnt, (labels + 1) % groups, labels)}
+        arrays |= {f"samples/{layer}": np.clip(0.5 + learnt * centres + (1 - 0.6 * learnt) * by, 0, 1) for layer, by in noise.items()}
+        found[step] = Findings({name: np.asarray(values) for name, values in arrays.items()})
+    return found
 
 
 def _saliency(

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 import netlapse.report as report
+import netlapse.report_inputs as report_inputs
+from netlapse.analysis.groups import linkage, order
 from netlapse.analysis.layout import flas, pca
+from netlapse.analysis.nap import contrast
 from netlapse.analysis.relayout import relayout
 from netlapse.recording import Recording
 from netlapse.report import page
-from netlapse.types import Findings
+from netlapse.types import Findings, ProbeSet
 
 sys.path.insert(0, str(Path(__file__).parent))
-from page_recording import LAYERS, made_up_run
+from page_recording import LAYERS, made_up_probe, made_up_run
 
 
 def carried(document: str) -> dict:
@@ -409,7 +412,9 @@ def test_in_every_layout_every_unit_sits_where_the_findings_say():
 def test_a_fixed_layout_is_carried_once_and_shares_the_places():
     run = made_up_run(steps=5)
     live = {step: Findings({**found.arrays, **disc}) for step, found in run.findings["topomap"].items() for disc in [_on_flas_disc(found)]}
-    run = Recording(run.manifest, {**run.findings, "topomap": live})
+    # Units that are constant would be laid out apart, at places of their own.
+    nap = {step: Findings({k: v for k, v in f.arrays.items() if not k.startswith("constant/")}) for step, f in run.findings["nap"].items()}
+    run = Recording(run.manifest, {**run.findings, "topomap": live, "nap": nap})
     before, after = (carried(page(one)) for one in (run, with_relayouts(run, {"source": "last"})))
     assert len(after["geometries"]) == len(before["geometries"])
     for earlier, layer in zip(before["layers"], after["layers"]):
@@ -449,3 +454,193 @@ def test_positions_of_something_else_are_no_layout():
     run = made_up_run(steps=1)
     fields = {0: Findings({f"positions/{layer}": np.zeros((units, 3, 2)) for layer, units in LAYERS.items()})}
     assert len(carried(page(Recording(run.manifest, {**run.findings, "receptive_field": fields})))["layouts"]) == 1
+
+
+# ---- what else is told of units, groups and inputs ---------------------------------------------------------------------
+
+
+def test_shares_and_errors_are_carried_within_half_a_quantisation_step_and_none_and_all_exactly():
+    rng = np.random.default_rng(0)
+    shares = np.array([[0, 1, 0.5, 0.123], [np.nan] * 4, [1 / 3, 0.999, 0.001, 0]])
+    errors = [rng.gamma(1.0, size=(3, 4)) * 10.0**power for power in (-3, 4)]
+    errors[0][1] = np.nan
+    profiles = [rng.normal(size=(3, 4))] * 2
+    run = one_layer(profiles, **{"sparsity/conv": shares})
+    nap = {step: Findings({**f.arrays, "error/conv": errors[step]}) for step, f in run.findings["nap"].items()}
+    layer = carried(page(Recording({}, {"nap": nap})))["layers"][0]
+    numbers = unpacked(layer["sparsity"])
+    for shown in numbers:
+        np.testing.assert_array_equal(shown == 255, np.isnan(shares))
+        assert np.nanmax(np.abs(np.where(shown == 255, np.nan, shown / 254) - shares)) <= 0.5 / 254 + 1e-12
+        np.testing.assert_array_equal(shown[0, :2], [0, 254])
+    for shown, exact, largest in zip(unpacked(layer["error"]), errors, layer["largest_error"]):
+        np.testing.assert_array_equal(shown == 255, np.isnan(exact))
+        assert largest == np.nanmax(exact)
+        roots = np.where(shown == 255, np.nan, shown / 254)
+        assert np.nanmax(np.abs(roots - np.sqrt(exact / largest))) <= 0.5 / 254 + 1e-12
+
+
+def test_constant_units_are_carried_and_a_run_that_did_not_record_details_has_none():
+    run = made_up_run(steps=2)
+    for layer in carried(page(run))["layers"]:
+        for step, shown in enumerate(unpacked(layer["constant"])):
+            np.testing.assert_array_equal(shown, run.findings["nap"][step].arrays[f"constant/{layer['name']}"])
+    document = carried(page(one_layer([np.ones((2, 3))])))
+    assert [document["layers"][0][name] for name in ("sparsity", "error", "constant", "top")] == [None] * 4
+    assert document["inputs"] is None
+    assert document["samples"] is None
+
+
+def test_details_follow_their_groups_when_the_order_of_groups_changes():
+    share = np.array([[0.0], [1.0]])
+    nap = {
+        step: Findings({"groups": np.array([*names]), "profile/x": np.ones((2, 1)), "sparsity/x": share}) for step, names in enumerate(["ab", "ba"])
+    }
+    shown = unpacked(carried(page(Recording({}, {"nap": nap})))["layers"][0]["sparsity"])
+    np.testing.assert_array_equal(shown[:, :, 0], [[0, 254], [254, 0]])
+
+
+def test_clusters_are_those_of_the_contrasts_and_groups_without_inputs_come_last():
+    rng = np.random.default_rng(0)
+    profile = rng.normal(size=(6, 5))
+    profile[2] = np.nan
+    clusters = carried(page(one_layer([profile, np.roll(profile, 1, axis=0)])))["layers"][0]["clusters"]
+    for found, values in zip(clusters, (profile, np.roll(profile, 1, axis=0))):
+        tree = linkage(contrast(values))
+        assert found["order"] == order(contrast(values)).tolist()
+        np.testing.assert_allclose(found["tree"], tree[:, :3], rtol=1e-6)
+    assert clusters[0]["order"][-1] == 2
+    assert clusters[1]["order"][-1] == 3
+
+
+def test_clusters_leave_out_units_that_are_no_numbers_and_there_are_none_of_one_group():
+    rng = np.random.default_rng(0)
+    profile = rng.normal(size=(4, 5))
+    broken = np.column_stack([profile, [np.inf, 1, 2, 3]])
+    whole, part = (carried(page(one_layer([values])))["layers"][0]["clusters"] for values in (profile, broken))
+    assert whole == part != [None]
+    for values in (profile[:1], np.full((3, 2), np.nan), rng.normal(size=(65, 2))):
+        assert carried(page(one_layer([values])))["layers"][0]["clusters"] == [None]
+
+
+def test_a_group_below_the_least_number_of_inputs_is_missing_and_takes_no_part_in_the_mean():
+    profile = np.array([[1.0, 2.0], [100.0, 100.0], [3.0, 6.0]])
+    run = one_layer([profile], [5, 4, 6])
+    asked = Recording({"asked": {"topomap": {"min_inputs": "5"}}}, run.findings)
+    document = carried(page(asked))
+    assert document["min_inputs"] == 5
+    np.testing.assert_array_equal(unpacked(document["layers"][0]["mean"])[0], [2, 4])
+    assert np.isnan(contrasts(document["layers"][0])[0, 1]).all()
+    assert carried(page(run))["min_inputs"] == 1
+    assert np.isfinite(contrasts(carried(page(run))["layers"][0])).all()
+
+
+def with_probe(run: Recording, probe: ProbeSet) -> Recording:
+    return Recording({**run.manifest, "probe": {"hash": probe.hash, "grouping": "by_label"}}, run.findings)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_top_inputs_are_those_of_the_findings_with_what_the_probe_says_of_them(channels):
+    run, probe = made_up_run(steps=3, layers={"conv": 9, "fc": 4}), made_up_probe(channels=channels)
+    arrays = dict(run.findings["nap"][1].arrays)
+    arrays["top/conv"] = np.where(np.arange(4) < 2, arrays["top/conv"], -1)
+    run = with_probe(Recording(run.manifest, {"nap": {**run.findings["nap"], 1: Findings(arrays)}}), probe)
+    document = carried(page(run, probe))
+    inputs = document["inputs"]
+    at = np.array([*inputs["at"], -1])
+    for layer in document["layers"]:
+        for step in range(3):
+            np.testing.assert_array_equal(at[unpacked(layer["top"])[step]], run.findings["nap"][step].arrays[f"top/{layer['name']}"])
+    some = {int(i) for f in run.findings["nap"].values() for layer in ("conv", "fc") for i in f.arrays[f"top/{layer}"].ravel() if i >= 0}
+    assert set(inputs["at"]) == some  # no input that the page has no use for
+    assert inputs["ids"] == [f"image {i}" for i in inputs["at"]]
+    assert inputs["labels"] == inputs["groups"] == probe.labels[inputs["at"]].tolist()
+    pictures = unpacked(inputs["pictures"]["data"])
+    low, high = probe.inputs.min(), probe.inputs.max()
+    for place, row in zip(inputs["at"], inputs["pictures"]["row"]):
+        assert np.abs(pictures[row] / 255 - (probe.inputs[place] - low) / (high - low)).max() <= 0.5 / 255 + 1e-6
+
+
+def test_pictures_that_have_no_room_are_left_out_the_rarest_first(monkeypatch):
+    monkeypatch.setattr(report_inputs, "PICTURE_BYTES", 28 * 28 * 2)
+    probe = made_up_probe()
+    top = np.array([[4, 7], [7, 9], [9, 7]], np.int32)
+    run = one_layer([np.ones((2, 3))], **{"top/conv": top})
+    inputs = carried(page(run, probe))["inputs"]
+    assert (inputs["at"], inputs["pictures"]["row"]) == ([4, 7, 9], [-1, 0, 1])
+
+
+def test_large_pictures_are_means_of_blocks():
+    probe = made_up_probe(side=96, channels=3)
+    run = one_layer([np.ones((2, 1))], **{"top/conv": np.array([[5]], np.int32)})
+    shown = unpacked(carried(page(run, probe))["inputs"]["pictures"]["data"])[0] / 255
+    blocks = probe.inputs[5].reshape(48, 2, 48, 2, 3).mean(axis=(1, 3))
+    assert np.abs(shown - (blocks - probe.inputs.min()) / np.ptp(probe.inputs)).max() <= 0.5 / 255 + 1e-6
+
+
+def test_inputs_that_are_no_images_come_without_pictures_and_without_a_probe_they_are_numbers():
+    run, probe = made_up_run(steps=1), made_up_probe()
+    tokens = ProbeSet(np.ones((500, 6), np.int64), probe.labels, ids=probe.ids)
+    run = Recording({}, run.findings)
+    assert carried(page(run, tokens))["inputs"]["pictures"] is None
+    assert carried(page(run, tokens))["inputs"]["ids"][0].startswith("image ")
+    without = carried(page(run))["inputs"]
+    assert (without["ids"], without["labels"], without["pictures"]) == (None, None, None)
+
+
+def test_another_probe_is_refused():
+    run = with_probe(made_up_run(steps=1), made_up_probe())
+    with pytest.raises(ValueError, match=r"given a probe of hash .*, and the recording is of .*; hand over the probe that was shown, or none"):
+        page(run, made_up_probe(seed=1))
+
+
+def test_maps_of_inputs_are_those_of_the_findings():
+    run = made_up_run(steps=3)
+    found = dict(run.findings["samples"])
+    turned = dict(found[1].arrays)
+    turned["names"], turned["groups"] = turned["names"][::-1], 9 - np.asarray(turned["groups"])
+    found[1] = Findings({name: values for name, values in turned.items() if name != "samples/conv1"})
+    samples = carried(page(Recording({}, {**run.findings, "samples": found})))
+    inputs, samples = samples["inputs"], samples["samples"]
+    np.testing.assert_array_equal(np.array(inputs["at"])[samples["inputs"]], found[0].arrays["inputs"])
+    assert [samples["layers"][layer]["at"] for layer in LAYERS] == [[0, -1, 1], [0, 1, 2], [0, 1, 2], [0, 1, 2]]
+    for step, findings in found.items():
+        names = np.array(samples["names"])[samples["groups"][step]]
+        np.testing.assert_array_equal(names, np.asarray(findings.arrays["names"])[np.asarray(findings.arrays["groups"])])
+        assert samples["predictions"][step] == findings.arrays["predictions"].tolist()
+        for layer, carried_of in samples["layers"].items():
+            if carried_of["at"][step] >= 0:
+                shown = unpacked(carried_of["points"])[carried_of["at"][step]] / 65535
+                assert np.abs(shown - findings.arrays[f"samples/{layer}"]).max() <= 0.5 / 65535 + 1e-12
+
+
+def test_maps_of_other_inputs_than_the_last_are_left_out():
+    run = made_up_run(steps=2)
+    other = Findings({**run.findings["samples"][0].arrays, "inputs": np.asarray(run.findings["samples"][0].arrays["inputs"]) + 1})
+    samples = carried(page(Recording({}, {**run.findings, "samples": {**run.findings["samples"], 0: other}})))["samples"]
+    assert samples["at"] == [-1, 0]
+
+
+def test_a_page_that_would_be_too_large_is_drawn_without_the_details_in_turn_and_says_so(monkeypatch):
+    run, probe = made_up_run(steps=2, inputs=0), made_up_probe()
+    run = with_probe(run, probe)
+    whole = page(run, probe)
+    size = len(whole.encode())
+    monkeypatch.setattr(report, "LIMIT", size)
+    assert page(run, probe) == whole
+    assert carried(whole)["left_out"] == []
+    monkeypatch.setattr(report, "LIMIT", size - 1)
+    first = carried(page(run, probe))
+    assert first["left_out"] == ["the pictures of inputs"]
+    assert first["inputs"]["pictures"] is None
+    assert first["layers"][0]["error"] is not None
+    monkeypatch.setattr(report, "LIMIT", len(page(run, probe).encode()) - 1)
+    second = carried(page(run, probe))
+    assert second["left_out"] == ["the pictures of inputs", "standard errors"]
+    assert all(layer["error"] is None and layer["sparsity"] is not None for layer in second["layers"])
+
+
+def test_default_run_with_its_pictures_stays_under_three_megabytes():
+    for channels, side in ((1, 28), (3, 32)):
+        run, probe = made_up_run(side=side, channels=channels), made_up_probe(side=side, channels=channels)
+        assert len(page(with_probe(run, probe), probe).encode()) < 3_000_000

@@ -4,17 +4,29 @@ const KNOWN_CURVES = {
   "nap/drift": ["Drift", "change since the step before; 0 none, 2 opposite"],
   "nap/drift_from_start": ["Drift from the start", "change since the first step; 0 none, 2 opposite"],
   "nap/separability": ["Separability", "share of the responses’ variance that lies between groups"],
+  "nap/sparsity": ["Sparsity", "mean share of the inputs that activate a unit"],
   "nap/dead_units": ["Dead units", "units with one and the same activation at every position of every probe input"],
   "nap/nonfinite_units": ["Units that are not finite", "NaN or infinite for some probe input; the network diverges"],
+  "nap/nonfinite_input": ["First input that gives no number", "its place in the probe; by then the network diverges"],
   "layout/trustworthiness": ["Layout trustworthiness", "are neighbours on the map alike? 1 is perfect"],
   "layout/motion": ["Layout motion", "how far units moved on the map since the step before"],
+  "layout/continuity": ["Layout continuity", "are units that respond alike neighbours on the map? 1 is perfect"],
+  "layout/neighbour_preservation": ["Neighbours kept", "share of a unit’s nearest in its responses that are its nearest on the map"],
+  "layout/morans_i": ["Smoothness of the maps", "Moran’s I of the contrasts over neighbours; 1 smooth, 0 none"],
+  "layout/resize_error": ["Resize error", "what a map loses when it is drawn small; 0 is nothing"],
+  "layout/blur_error": ["Blur error", "what a map loses when it is blurred; 0 is nothing"],
+  "layout/hull_coverage": ["Coverage", "share of the picture that the map covers"],
+  "layout/components": ["Components", "pieces that the strong places of a map fall into"],
   "saliency/similarity": ["Saliency likeness", "how like the maps are to those of the step before"],
   "saliency/concentration": ["Saliency concentration", "share held by the strongest tenth; 0.1 is an even spread"],
   "saliency/blank": ["Blank saliency", "share of maps that are zero everywhere"],
   "cost": ["Cost", "seconds per analysis"],
   "cost/overhead": ["Overhead", "time spent observing over time spent training"],
 };
-const FAMILIES = ["training", "nap", "layout", "saliency", "similarity", "fairness", "receptive_field", "cost"];
+const FAMILIES = ["training", "nap", "layout", "samples", "saliency", "similarity", "fairness", "receptive_field", "cost"];
+
+// Of the layouts' quality these are always open, the rest on request.
+const MAIN_OF_LAYOUT = ["trustworthiness", "motion"];
 
 // Layouts made afterwards have metrics of their own, in charts beside those of the observed one.
 const relaid = new Map(run.layouts.map((layout) => [layout.analysis, layout]));
@@ -35,8 +47,10 @@ function chartsOfRun() {
   for (const [name, curve] of Object.entries(run.curves)) {
     const [family, key, line] = placed(name);
     if (run.layouts.some(({ analysis, fixed }) => fixed && key === `${analysis}/motion`)) continue; // it rests
-    if (!charts.has(key)) charts.set(key, { key, family, lines: [] });
-    charts.get(key).lines.push({ line, curve });
+    const chance = key.endsWith("_null") && `${key.slice(0, -5)}/${line}`;
+    const beside = chance && chance in run.curves ? key.slice(0, -5) : key;
+    if (!charts.has(beside)) charts.set(beside, { key: beside, family, lines: [] });
+    charts.get(beside).lines.push({ line, curve, chance: beside !== key });
   }
   const rank = (chart) => (FAMILIES.indexOf(chart.family) + 100) % 100 + (FAMILIES.includes(chart.family) ? 0 : 50);
   const order = Object.keys(KNOWN_CURVES);
@@ -50,6 +64,13 @@ function relaidTitle(key) {
   return relaid.has(analysis) && known ? [known[0], `layout: ${relaid.get(analysis).words}`] : null;
 }
 
+// A chart is in the detail of a layout: its title, or null for those that are always open.
+function detailOf({ key, family }) {
+  const [analysis, measure] = key.split("/");
+  if (family !== "layout" || MAIN_OF_LAYOUT.includes(measure)) return null;
+  return relaid.has(analysis) && relaid.get(analysis).analysis !== "topomap" ? `Quality of the layout “${relaid.get(analysis).words}” in detail` : "Quality of the layout in detail";
+}
+
 function drawCurves() {
   const root = document.getElementById("curves");
   const charts = chartsOfRun();
@@ -57,35 +78,52 @@ function drawCurves() {
   const missing = [["training", "the training’s own loss and accuracy"], ["nap", "profiles"], ["layout", "layouts"], ["cost", "cost"]].filter(([family]) => !seen.has(family)).map(([, text]) => text);
   root.append(make("h2", { id: "curves-title" }, "Curves"));
   root.append(make("p", { class: "hint" }, charts.length ? "The line marks the step shown above; click or drag to go to another." : "No metric was recorded in this run.", missing.length && charts.length ? ` Not recorded: ${missing.join(", ")}.` : ""));
+  if (charts.some((chart) => chart.lines.some(({ chance }) => chance))) root.append(make("p", { class: "hint" }, "Thin dashed lines: the same of a random layout of the same units, which is what chance gives."));
   if (steps.length === 1 && charts.length) root.append(make("p", { class: "notice" }, `One ${unitOfStep} was observed, so each curve is a point.`));
-  const layerIndex = new Map(run.layers.map((layer, index) => [layer.name, index]));
+  const sections = [curveSection(root, charts.filter((chart) => detailOf(chart) === null), () => true)];
+  for (const title of new Set(charts.map(detailOf).filter(Boolean))) {
+    const inside = charts.filter((chart) => detailOf(chart) === title);
+    const details = make("details", { class: "more-curves", toggle: () => section.rebuild() }, make("summary", {}, `${title} (${plural(inside.length, "curve")})`));
+    const section = curveSection(details, inside, () => details.open);
+    root.append(details);
+    sections.push(section);
+  }
+  view(["width", "layer"], () => sections.forEach((section) => section.rebuild())); // the chosen layer keeps its label where there is no room for all
+  view(["step"], () => sections.forEach((section) => section.show()));
+  sections[0].rebuild();
+}
+
+// Charts side by side, drawn while they are to be seen.
+function curveSection(root, charts, seen) {
   const grid = make("div", { class: "curve-grid" });
   root.append(grid);
   let drawn = [];
   const rebuild = () => {
+    drawn = [];
+    if (!seen()) return grid.replaceChildren();
     const across = Math.max(1, Math.floor((grid.clientWidth + 28) / (330 + 28)));
     const width = Math.floor((grid.clientWidth - 28 * (across - 1)) / across);
     grid.style.setProperty("--across", across);
-    drawn = [];
-    grid.replaceChildren(
-      ...charts.map((chart) => {
-        const ordered = chart.lines.map((entry) => ({ ...entry, layer: layerIndex.get(entry.line) })).sort((a, b) => (a.layer ?? 1e9) - (b.layer ?? 1e9));
-        const byLayer = ordered.some((entry) => entry.layer !== undefined);
-        const series = ordered.map(({ line, curve, layer }, i) => ({
-          name: layer === undefined ? line : layerTitle(line),
-          tone: layer === undefined ? groupTone(i) : layerTone(layer),
-          steps: curve.steps,
-          values: curve.values,
-          strong: byLayer ? () => layer === state.layer : undefined,
-        }));
-        const [title, hint] = KNOWN_CURVES[chart.key] || relaidTitle(chart.key) || [capital(chart.key.split("/").slice(chart.family === "training" ? 1 : 0).join(" ").replace(/_/g, " ")), ""];
-        const made = lineChart({ series, width, height: 176, label: title, zero: /drift|motion|dead|cost|overhead|loss/.test(chart.key) });
-        drawn.push(made);
-        return make("figure", { class: "curve" }, make("figcaption", {}, make("strong", {}, title), hint && make("span", {}, hint)), made.node);
-      }),
-    );
+    drawn = charts.map((chart) => drawnCurve(chart, width));
+    grid.replaceChildren(...drawn.map((chart) => chart.figure));
   };
-  view(["width", "layer"], rebuild); // the chosen layer keeps its label where there is no room for all
-  view(["step"], () => drawn.forEach((chart) => chart.show()));
-  rebuild();
+  return { rebuild, show: () => drawn.forEach((chart) => chart.show()) };
+}
+
+const layerIndex = new Map(run.layers.map((layer, index) => [layer.name, index]));
+
+function drawnCurve(chart, width) {
+  const ordered = chart.lines.map((entry) => ({ ...entry, layer: layerIndex.get(entry.line) })).sort((a, b) => (a.layer ?? 1e9) - (b.layer ?? 1e9) || a.chance - b.chance);
+  const byLayer = ordered.some((entry) => entry.layer !== undefined);
+  const series = ordered.map(({ line, curve, layer, chance }, i) => ({
+    name: layer === undefined ? line : layerTitle(line),
+    tone: layer === undefined ? groupTone(i) : layerTone(layer),
+    steps: curve.steps,
+    values: curve.values,
+    chance,
+    strong: byLayer ? () => layer === state.layer : undefined,
+  }));
+  const [title, hint] = KNOWN_CURVES[chart.key] || relaidTitle(chart.key) || [capital(chart.key.split("/").slice(chart.family === "training" ? 1 : 0).join(" ").replace(/_/g, " ")), ""];
+  const made = lineChart({ series, width, height: 176, label: title, zero: /drift|motion|dead|cost|overhead|loss/.test(chart.key) });
+  return { figure: make("figure", { class: "curve" }, make("figcaption", {}, make("strong", {}, title), hint && make("span", {}, hint)), made.node), show: made.show };
 }

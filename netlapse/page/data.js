@@ -77,6 +77,13 @@ const state = {
   places: -1, // the step (index) whose layout is used for all steps, or -1: each step its own
   hover: null, // a unit of the current layer
   pins: {}, // layer index -> unit
+  tool: "unit", // what a click or a drag on a map chooses: "unit" | "disc" | "polygon"
+  regions: {}, // layer index -> the units chosen together, see regions.js
+  drawing: null, // the region being drawn: {kind, points}
+  cursor: null, // the place on the maps that the keyboard moves: [x, y]
+  order: "given", // of the groups: "given" | "now" (clustered at the step) | "last" (clustered at the last one)
+  sampleGroup: null, // the group that the map of inputs shows alone
+  input: null, // the input pointed at on the map of inputs, by its place among them
   strength: 0.85,
   playing: false,
 };
@@ -156,6 +163,40 @@ function contrastOf(layer, index, group, unit, quantity) {
 function activationOf(layer, index, group, unit) {
   const row = layer.at[index];
   return row < 0 ? NaN : contrastOf(layer, index, group, unit, "raw") + unpack(layer.mean)[row * layer.units + unit];
+}
+
+const NO_SHARE = 255;
+
+// The share of a group's inputs that activate a unit, and the standard error of its mean; NaN where there is none.
+function shareOf(layer, index, group, unit) {
+  return layer.sparsity && layer.at[index] >= 0 ? shareIn(layer.sparsity, layer.at[index], group, unit, layer) : NaN;
+}
+
+function errorOf(layer, index, group, unit) {
+  const row = layer.at[index];
+  return layer.error && row >= 0 ? shareIn(layer.error, row, group, unit, layer) ** 2 * layer.largest_error[row] : NaN;
+}
+
+function shareIn(packed, row, group, unit, layer) {
+  const number = unpack(packed)[(row * groupCount + group) * layer.units + unit];
+  return number === NO_SHARE ? NaN : number / 254;
+}
+
+const isConstant = (layer, index, unit) => Boolean(layer.constant && layer.at[index] >= 0 && unpack(layer.constant)[layer.at[index] * layer.units + unit]);
+
+// Why a group has no map at a step (index), or null.
+function whyNoMap(index, group) {
+  const count = index < 0 ? null : countOf(index, group);
+  if (index < 0) return "not observed";
+  if (count === 0) return "no inputs";
+  return count !== null && count < run.min_inputs ? `too few inputs: ${count} of at least ${run.min_inputs}` : null;
+}
+
+// What the maps show of one unit in one group.
+function shownValue(layer, index, group, unit) {
+  const value = contrastOf(layer, index, group, unit, state.quantity);
+  if (state.difference === "step") return value - contrastOf(layer, state.otherStep, group, unit, state.quantity);
+  return state.difference === "group" ? value - contrastOf(layer, index, state.otherGroup, unit, state.quantity) : value;
 }
 
 // What the maps show: contrasts, or their difference to another step or group.

@@ -18,9 +18,10 @@ function drawMaps() {
   mapsView.readout = make("p", { class: "readout" });
   mapsView.grid = make("div", { class: "map-grid" });
   mapsView.figures = run.groups.map(mapFigure);
-  mapsView.grid.append(...mapsView.figures.map((figure) => figure.node));
-  root.append(make("div", { class: "maps-head" }, make("div", {}, title, about), bar), controls(), notices, mapsView.readout, mapsView.grid);
-  root.append(make("div", { id: "unit" }));
+  const tree = make("div", { class: "tree" });
+  root.append(make("div", { class: "maps-head" }, make("div", {}, title, about), bar), controls(), regionControls(), notices, tree, mapsView.readout, mapsView.grid);
+  root.append(make("div", { id: "region", "aria-live": "polite" }), make("div", { id: "unit" }));
+  mapsView.showTools();
 
   const update = () => {
     const layer = layerNow();
@@ -33,6 +34,8 @@ function drawMaps() {
     notices.replaceChildren(...mapNotices(layer, index).filter(Boolean));
     mapsView.grid.classList.toggle("held", layer.at[state.step] < 0);
     paintMaps(layer, index);
+    arrangeGroups(layer, index);
+    tree.replaceChildren(...dendrogram(layer, index, root.clientWidth));
     mapsView.places.hidden = run.layouts[state.layout].fixed || !layer.laid_out[state.layout].at.some((at) => at >= 0);
   };
   mapsView.update = update;
@@ -40,7 +43,7 @@ function drawMaps() {
     arrangeMaps();
     update();
   });
-  view(["step", "layer", "quantity", "difference", "otherStep", "otherGroup", "layout", "places"], update);
+  view(["step", "layer", "quantity", "difference", "otherStep", "otherGroup", "layout", "places", "order"], update);
 }
 
 // As many maps in a row as fit, in rows of nearly equal length.
@@ -93,6 +96,7 @@ function controls() {
   const places = choice("Places", [[-1, "each step its own"], ...stepOptions.map(([i, text]) => [i, `as at ${text}`])], String(state.places), (value) => set({ places: Number(value) }));
   mapsView.places = places;
   const layouts = run.layouts.length > 1 && choice("Layout", run.layouts.map(({ words }, i) => [i, words]), String(state.layout), (value) => set({ layout: Number(value) }));
+  const order = groupCount > 2 && choice("Groups", [["given", "as given"], ["now", "clustered as shown"], ["last", `clustered at ${nameOfStep(steps[steps.length - 1])}`]], state.order, (value) => set({ order: value }));
   const show = () => {
     quantity.show(state.quantity);
     difference.show(state.difference);
@@ -102,7 +106,7 @@ function controls() {
   };
   view(["quantity", "difference"], show);
   show();
-  return make("div", { class: "controls" }, quantity, difference, other, layouts, places);
+  return make("div", { class: "controls" }, quantity, difference, other, layouts, places, order);
 }
 
 function mapNotices(layer, index) {
@@ -120,13 +124,15 @@ function mapNotices(layer, index) {
   if (state.difference === "step" && layer.at[state.otherStep] < 0) note(`Nothing to subtract: this layer was not observed at ${nameOfStep(steps[state.otherStep])}.`);
   if (state.difference === "step" && state.otherStep === index) note("A step minus itself is zero everywhere; choose another step to subtract.");
   if (state.difference === "group" && countOf(index, state.otherGroup) === 0) note(`Nothing to subtract: group ${run.groups[state.otherGroup]} has no inputs at this step.`);
+  if (state.difference === "group" && (countOf(index, state.otherGroup) ?? run.min_inputs) < run.min_inputs && countOf(index, state.otherGroup) > 0) note(`Nothing to subtract: group ${run.groups[state.otherGroup]} has too few inputs at this step.`);
+  if (state.order !== "given" && !clustersOf(layer, index)) note(`The groups are in the order given: there is no clustering at ${state.order === "last" ? `the last ${unitOfStep}` : "this step"} (it takes 2 to 64 groups with inputs, and numbers).`);
   if (groupCount === 1) note("There is one group, so its contrast with the mean of the groups is zero by definition.");
   return out;
 }
 
 // How many units have no number in a group that has inputs.
 function brokenUnits(layer, index) {
-  const group = run.groups.findIndex((_, g) => countOf(index, g) !== 0 && countOf(index, g) !== null);
+  const group = run.groups.findIndex((_, g) => countOf(index, g) !== null && !whyNoMap(index, g));
   if (group < 0) return 0;
   return contrasts(layer, index, group, "raw").reduce((sum, value) => sum + (value !== value), 0);
 }
@@ -139,10 +145,15 @@ function mapFigure(name, group) {
   const nothing = make("div", { class: "nothing", hidden: true });
   const value = make("span", { class: "value" }, "\u00a0");
   const count = make("span", { class: "count" });
-  const frame = make("div", { class: "map" }, canvas, nothing, make("i", { class: "ring pin" }), make("i", { class: "ring hover" }));
+  const marks = make("canvas", { class: "marks", "aria-hidden": "true", hidden: true });
+  // One map is reached by the keyboard: units lie at the same places on all of them.
+  const keys = { tabindex: group ? -1 : 0, role: "group", "aria-label": `map of group ${name}; arrow keys move a mark, Enter chooses there, plus and minus size a disc, Escape cancels` };
+  const frame = make("div", { class: "map", ...keys }, canvas, marks, nothing, make("i", { class: "ring pin" }), make("i", { class: "ring hover" }));
   const node = make("figure", {}, frame, make("figcaption", {}, make("span", { class: "group-name", title: name }, name), count, value));
   followPointer(frame);
-  return { node, canvas, context: canvas.getContext("2d"), nothing, value, count, name, group };
+  chooseByPointer(frame);
+  chooseByKeys(frame);
+  return { node, canvas, marks, context: canvas.getContext("2d"), nothing, value, count, name, group };
 }
 
 // As many pixels as the screen shows, but never more than can be painted between two frames.
@@ -159,7 +170,7 @@ function paintMaps(layer, index) {
   for (const figure of mapsView.figures) {
     const count = index < 0 ? null : countOf(index, figure.group);
     figure.count.textContent = count === null ? "" : count === 0 ? "no inputs" : plural(count, "input");
-    const why = index < 0 ? "not observed" : count === 0 ? "no inputs" : null;
+    const why = whyNoMap(index, figure.group);
     const itself = state.difference === "group" && figure.group === state.otherGroup;
     figure.node.classList.toggle("reference", itself);
     figure.nothing.hidden = why === null;

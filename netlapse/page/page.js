@@ -48,7 +48,7 @@ function drawBar() {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     const tag = event.target.tagName;
     const typing = tag === "SELECT" || (tag === "INPUT" && event.target !== slider);
-    if (event.key === "Escape" && run.layers.length) pin(null);
+    if (event.key === "Escape" && run.layers.length) state.drawing ? set({ drawing: null }) : pin(null);
     if (typing || (event.key === " " && (tag === "BUTTON" || tag === "SUMMARY"))) return;
     const to = { ArrowLeft: state.step - 1, ArrowRight: state.step + 1, Home: 0, End: last }[event.key];
     if (to !== undefined) go(to);
@@ -130,6 +130,8 @@ drawLayers();
 drawMaps();
 drawBar();
 drawUnits();
+drawRegions();
+drawSamples();
 drawSaliency();
 drawCurves();
 drawFooter();

@@ -143,7 +143,7 @@ const geometries = run.geometries.map((packed, index) => {
     if (!made) {
       const numbers = unpack(packed.points);
       const coordinate = (offset) => Float32Array.from({ length: numbers.length / 2 }, (_, i) => numbers[2 * i + offset] / 65535);
-      made = { key: index, x: coordinate(0), y: coordinate(1), triangles: unpack(packed.triangles) };
+      made = { key: index, numbers, x: coordinate(0), y: coordinate(1), triangles: unpack(packed.triangles) };
     }
     return made;
   };
@@ -159,15 +159,16 @@ function cells(units) {
 }
 
 // Where the layer's units are at a step (index) in the chosen layout: the geometry, each unit's point in it, and the step
-// it is made from (null where it is made from all of them).
+// it is made from (null where it is made from all of them); `key` tells the layer's layouts apart, null is none, and
+// `found` is the step (index) at which it was recorded.
 function layoutAt(layer, index) {
   const { at } = layer.laid_out[state.layout];
   const wanted = state.places >= 0 ? state.places : index;
   let found = heldStep(at, wanted);
   if (found < 0) found = nextStep(at, wanted);
-  if (found < 0) return { geometry: (layer.cells = layer.cells || cells(layer.units)), vertex: null, step: null };
+  if (found < 0) return { geometry: (layer.cells = layer.cells || cells(layer.units)), vertex: null, step: null, key: null, found: -1 };
   const layout = layer.layouts[at[found]];
-  return { geometry: geometries[layout.geometry](), vertex: unpack(layout.vertex), step: layout.step };
+  return { geometry: geometries[layout.geometry](), vertex: unpack(layout.vertex), step: layout.step, key: at[found], found };
 }
 
 const layoutText = ({ vertex, step }) => (!vertex ? "no layout for this layer" : `places of units: ${step === null ? `one layout for all ${unitOfStep}s` : `layout of ${nameOfStep(step)}`}`);
@@ -192,6 +193,9 @@ const placeOf = ({ geometry, vertex }, unit) => {
   const point = vertex ? vertex[unit] : unit;
   return [geometry.x[point], geometry.y[point]];
 };
+
+// The same as it travelled, without the rounding to a float32.
+const exactPlaceOf = ({ geometry, vertex }, unit) => (vertex ? [0, 1].map((axis) => geometry.numbers[2 * vertex[unit] + axis] / 65535) : [geometry.x[unit], geometry.y[unit]]);
 
 function nearestUnit(layout, units, x, y) {
   let [best, least] = [-1, Infinity];

@@ -7,23 +7,25 @@ function pin(unit) {
   set({ pins: { ...state.pins, [state.layer]: unit }, hover: null });
 }
 
-function followPointer(frame) {
-  const unitUnder = (event) => {
-    const box = frame.getBoundingClientRect();
-    const [x, y] = [(event.clientX - box.left) / box.width, 1 - (event.clientY - box.top) / box.height];
-    return nearestUnit(mapsView.layout, layerNow().units, x, y);
-  };
-  frame.addEventListener("pointermove", (event) => event.pointerType !== "touch" && set({ hover: unitUnder(event) }));
-  frame.addEventListener("pointerleave", () => set({ hover: null }));
-  frame.addEventListener("click", (event) => {
-    const unit = unitUnder(event);
-    pin(unit === pinned() ? null : unit);
-  });
+const unitAt = ([x, y]) => nearestUnit(mapsView.layout, layerNow().units, x, y);
+
+// Where on a map an event is, in map coordinates.
+function placeUnder(frame, event) {
+  const box = frame.getBoundingClientRect();
+  return [(event.clientX - box.left) / box.width, 1 - (event.clientY - box.top) / box.height];
 }
+
+function followPointer(frame) {
+  frame.addEventListener("pointermove", (event) => event.pointerType !== "touch" && set({ hover: unitAt(placeUnder(frame, event)) }));
+  frame.addEventListener("pointerleave", () => set({ hover: null }));
+  frame.addEventListener("click", (event) => state.tool === "unit" && togglePin(unitAt(placeUnder(frame, event))));
+}
+
+const togglePin = (unit) => pin(unit === pinned() ? null : unit);
 
 function drawUnits() {
   if (!run.layers.length) return;
-  view(["hover", "pins", "layer", "step", "quantity", "layout", "places", "difference", "otherStep", "otherGroup"], markUnit);
+  view(["hover", "pins", "layer", "step", "quantity", "layout", "places", "difference", "otherStep", "otherGroup", "tool", "drawing"], markUnit);
   const root = document.getElementById("unit");
   let chart = null;
   const rebuild = () => {
@@ -53,10 +55,15 @@ function markUnit() {
     figure.value.replaceChildren(...(unit === null || index < 0 ? ["\u00a0"] : unitValue(layer, index, figure.group, unit)));
   }
   const text = mapsView.readout;
-  if (unit === null) text.replaceChildren("Point at a map to read a unit in every group; click or tap to pin it.");
+  if (unit === null) text.replaceChildren(state.tool === "unit" ? "Point at a map to read a unit in every group; click or tap to pin it." : toolText());
   else {
-    const how = state.hover === null ? "pinned" : unit === pinned() ? "pinned; click to unpin" : "click to pin";
-    text.replaceChildren(make("strong", {}, `${layerTitle(layer.name)}, unit ${unit}`), ` · ${how} · under each map: ${readText()} and, in grey, its mean activation`);
+    const how = state.tool !== "unit" ? null : state.hover === null ? "pinned" : unit === pinned() ? "pinned; click to unpin" : "click to pin";
+    const constant = index >= 0 && isConstant(layer, index, unit);
+    text.replaceChildren(
+      make("strong", {}, `${layerTitle(layer.name)}, unit ${unit}`),
+      constant ? make("strong", { class: "flag" }, " · constant over the probe, laid out apart") : "",
+      ` · ${[how, `under each map: ${readText()}; in grey: its mean activation${layer.error ? " ± standard error" : ""}`, layer.sparsity && "active: share of inputs that activate it"].filter(Boolean).join(" · ")}`,
+    );
   }
 }
 
@@ -65,13 +72,30 @@ function readText() {
   return `${contrast[state.difference]} in ${state.quantity === "sd" ? "sd" : "activation"}`;
 }
 
+const valueText = (value) => (state.quantity === "sd" ? `${signed(value)} sd` : signed(value));
+const percent = (share) => (Number.isNaN(share) ? "–" : `${share > 0 && share < 0.005 ? "< 1" : (share * 100).toFixed(0)} %`);
+
 function unitValue(layer, index, group, unit) {
-  let value = contrastOf(layer, index, group, unit, state.quantity);
-  if (state.difference === "step") value -= contrastOf(layer, state.otherStep, group, unit, state.quantity);
-  if (state.difference === "group") value -= contrastOf(layer, index, state.otherGroup, unit, state.quantity);
+  if (whyNoMap(index, group)) return ["\u00a0"];
+  const value = shownValue(layer, index, group, unit);
   const raw = activationOf(layer, index, group, unit);
-  if (Number.isNaN(raw) && Number.isNaN(value)) return [countOf(index, group) === 0 ? "\u00a0" : "not a number"];
-  return [make("b", {}, state.quantity === "sd" ? `${signed(value)} sd` : signed(value)), make("span", {}, format(raw))];
+  if (Number.isNaN(raw) && Number.isNaN(value)) return ["not a number"];
+  const [error, share] = [errorOf(layer, index, group, unit), shareOf(layer, index, group, unit)];
+  return [
+    make("b", {}, valueText(value)),
+    make("span", {}, format(raw), Number.isNaN(error) ? "" : ` ± ${format(error, 2)}`),
+    Number.isNaN(share) ? "" : make("span", {}, `active ${percent(share)}`),
+  ];
+}
+
+// The share of all inputs that activate a unit, over the groups that have any.
+function shareOverall(layer, index, unit) {
+  let [sum, inputs] = [0, 0];
+  for (let group = 0; group < groupCount; group++) {
+    const [share, count] = [shareOf(layer, index, group, unit), countOf(index, group)];
+    if (!Number.isNaN(share) && count) [sum, inputs] = [sum + share * count, inputs + count];
+  }
+  return inputs ? sum / inputs : NaN;
 }
 
 // The pinned unit's contrast with the mean of the groups, per group over the steps.
@@ -101,6 +125,7 @@ function unitChart(root) {
   const what = state.quantity === "sd" ? "contrast in standard deviations of the layer" : "contrast in activation";
   const width = Math.min(root.clientWidth || 700, 900);
   const chart = lineChart({ series, width, height: Math.max(210, Math.min(groupCount, 10) * 14 + 90), label: `${layerTitle(layer.name)}, unit ${unit}, ${what} per group`, zero: true });
+  const facts = make("div", { class: "unit-facts" });
   const focused = root.contains(document.activeElement) && document.activeElement.type === "number";
   root.replaceChildren(
     make(
@@ -110,7 +135,28 @@ function unitChart(root) {
       make("button", { type: "button", click: () => pin(null) }, "Unpin"),
     ),
     chart.node,
+    facts,
   );
   if (focused) number.focus();
-  return chart;
+  const show = () => {
+    chart.show();
+    facts.replaceChildren(...unitFacts(layer, mapsView.index, unit));
+  };
+  show();
+  return { show };
+}
+
+// What else is known of a unit at a step: whether it is constant, how many inputs activate it, which ones most.
+function unitFacts(layer, index, unit) {
+  if (index < 0) return [];
+  const share = shareOverall(layer, index, unit);
+  const said = [
+    isConstant(layer, index, unit) && "constant over the probe, so laid out apart from the others",
+    !Number.isNaN(share) && `activated by ${percent(share)} of the inputs`,
+  ].filter(Boolean);
+  const top = topInputs(layer, index, unit);
+  return [
+    said.length ? make("p", { class: "hint" }, `At ${nameOfStep(steps[index])}: ${said.join("; ")}.`) : "",
+    top ? make("div", { class: "top-row" }, make("span", { class: "hint" }, "Inputs it answers most"), top) : "",
+  ];
 }

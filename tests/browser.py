@@ -1,0 +1,146 @@
+"""Opens a page in a real browser and works it with a real pointer and keys: what its script does is tested where it runs.
+
+Spoken to over the browser's own debugging pipe, so that no library is needed beside the browser.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on this machine to open the page in")
+
+OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13, "Escape": 27}
+
+
+class Tab:
+    """A page that is open in a browser; places are those of the maps, [0, 1], x to the right and y up."""
+
+    def __init__(self, commands: int, answers: int) -> None:
+        self._commands, self._answers, self._read, self._sent, self._session = commands, answers, b"", 0, ""
+        self.errors: list[str] = []
+
+    def open(self, file: Path, size: tuple[int, int]) -> None:
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.send("Runtime.enable")
+        self.send("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False)
+        self.send("Page.navigate", url=file.as_uri())
+        while self.tell("document.readyState === 'complete' && location.href") in (False, "about:blank"):
+            pass
+        self.settle()
+
+    def send(self, method: str, **parameters: object) -> dict[str, Any]:
+        """The browser's answer to a command."""
+        self._sent += 1
+        command = {"id": self._sent, "method": method, "params": parameters} | ({"sessionId": self._session} if self._session else {})
+        os.write(self._commands, json.dumps(command).encode() + b"\0")
+        while (answer := self._next()).get("id") != self._sent:
+            if answer.get("method") == "Runtime.exceptionThrown":
+                self.errors.append(answer["params"]["exceptionDetails"]["exception"]["description"])
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self._read:
+            part = os.read(self._answers, 1 << 16)
+            assert part, "the browser has closed"
+            self._read += part
+        message, _, self._read = self._read.partition(b"\0")
+        return json.loads(message)
+
+    def tell(self, script: str) -> Any:
+        """The value of an expression in the page."""
+        answer = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        assert self.errors == []
+        return answer["result"].get("value")
+
+    def settle(self) -> None:
+        """Wait until the page has drawn what was last changed."""
+        self.tell("new Promise((next) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(next))))")
+
+    def text(self, selector: str) -> str | None:
+        return self.tell(f"(document.querySelector({json.dumps(selector)}) || {{ textContent: null }}).textContent")
+
+    def press(self, selector: str) -> None:
+        self.tell(f"document.querySelector({json.dumps(selector)}).click()")
+        self.settle()
+
+    def press_named(self, name: str) -> None:
+        self.tell(f"[...document.querySelectorAll('#maps button')].find((b) => b.textContent === {json.dumps(name)} && !b.hidden).click()")
+        self.settle()
+
+    def choose(self, label: str, value: str) -> None:
+        self.tell(
+            f"{{ const select = [...document.querySelectorAll('label.choice')].find((c) => c.textContent.startsWith({json.dumps(label)}))"
+            f".querySelector('select'); select.value = {json.dumps(value)}; select.dispatchEvent(new Event('change')); }}"
+        )
+        self.settle()
+
+    def step(self, index: int) -> None:
+        self.tell(f"{{ const s = document.querySelector('.track input'); s.value = {index}; s.dispatchEvent(new Event('input')); }}")
+        self.settle()
+
+    def key(self, name: str, *, shift: bool = False) -> None:
+        code = {"windowsVirtualKeyCode": KEYS[name]} if name in KEYS else {"text": name}
+        for kind in ("keyDown", "keyUp"):
+            self.send("Input.dispatchKeyEvent", type=kind, key=name, modifiers=8 * shift, **code)
+        self.settle()
+
+    def focus(self, selector: str) -> None:
+        self.tell(f"document.querySelector({json.dumps(selector)}).focus()")
+
+    def point(self, kind: str, at: Sequence[float], group: int = 0) -> None:
+        """A pointer event, "mousePressed", "mouseMoved" or "mouseReleased", at a place of a group's map."""
+        box = self.tell(
+            f"(() => {{ const map = document.querySelectorAll('.map')[{group}]; map.scrollIntoView({{ block: 'center', behavior: 'instant' }}); "
+            "const b = map.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
+        )
+        x, y = box[0] + at[0] * box[2], box[1] + (1 - at[1]) * box[3]
+        button = {"button": "none"} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+        self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
+
+    def click(self, at: Sequence[float], group: int = 0) -> None:
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self.point(kind, at, group)
+        self.settle()
+
+    def drag(self, start: Sequence[float], end: Sequence[float], group: int = 0) -> None:
+        for kind, at in (("mouseMoved", start), ("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
+            self.point(kind, at, group)
+        self.settle()
+
+
+@contextmanager
+def opened(document: str, folder: Path, *, size: tuple[int, int] = (1280, 900)) -> Iterator[Tab]:
+    """A document in a browser of its own, which is closed at the end."""
+    assert BROWSER is not None
+    file = folder / "page.html"
+    file.write_text(document, encoding="utf-8")
+    (their_commands, commands), (answers, their_answers) = os.pipe(), os.pipe()
+    line = ["bash", "-c", f'exec "$@" 3<&{their_commands} 4>&{their_answers}', "bash", BROWSER, *OPTIONS]
+    own = [f"--user-data-dir={folder / 'browser'}", "--remote-debugging-pipe"]
+    running = subprocess.Popen([*line, *own], pass_fds=(their_commands, their_answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for theirs in (their_commands, their_answers):
+        os.close(theirs)
+    tab = Tab(commands, answers)
+    try:
+        tab.open(file, size)
+        yield tab
+        assert tab.errors == []
+    finally:
+        running.terminate()
+        running.wait(20)
+        os.close(commands)
+        os.close(answers)
