@@ -117,7 +117,11 @@ def drawn(seen: Contrasts, places: Places, previous: Findings | None, style: Sty
             title += f": {missing}"
         else:
             positions, made = places[layer]
-            shown = interpolate(positions, scaled, style.resolution, style.kind)
+            # What does one and the same has no part in a map: it would draw the colours of its neighbours out to the rim.
+            silent = seen.constant.get(layer, np.zeros(len(positions), bool))
+            shown = interpolate(positions[~silent], scaled[:, ~silent], style.resolution, style.kind)
+            if silent.any():
+                title += f", {int(silent.sum())} constant"
             title += f", {origin(made)}"
         if layer in places:
             positions, made = places[layer]
@@ -126,7 +130,7 @@ def drawn(seen: Contrasts, places: Places, previous: Findings | None, style: Sty
                 scalars[f"{style.metrics}/motion/{layer}"] = motion(positions, before[0])
         arrays |= {f"contrast/{layer}": values, f"limit/{layer}": np.array(limits[-1])}
         rows.append((layer, missing or shown))
-        dots = places[layer][0] if style.dots and not missing else None
+        dots = None if missing else places[layer][0][np.full(len(silent), style.dots) | silent]
         images[f"{style.images}/{layer}"] = maps_row(
             shown, seen.names, seen.counts.tolist(), limits[-1], title, UNIT, style.colours, least=seen.least, dots=dots
         )
@@ -267,7 +271,7 @@ def topomap(
                 largest contrast so far, which is recorded
     colours     one of `netlapse.render.COLOURS`
     kind        how values are spread between units, see `netlapse.field.interpolation`
-    dots        whether the units themselves are drawn
+    dots        whether the units themselves are drawn; those that do one and the same for all inputs always are
     against, groups   what groups are compared with, and which, see `netlapse.analysis.contrasts.contrasted`
     min_inputs  a group of fewer inputs is not estimated: it is in no mean and its map says so
     features    what units are laid out by: their contrasts ("profiles"), those of every position ("positions"), those of every

@@ -14,11 +14,11 @@ from netlapse.analysis.layout import apart, flas, pca, random
 from netlapse.analysis.nap import activation_profiles, aligned_profiles, contrast, nap
 from netlapse.analysis.quality import measures, null_measures
 from netlapse.analysis.relayout import relayout
-from netlapse.analysis.topomap import MEASURES, metric_of, topomap
+from netlapse.analysis.topomap import MEASURES, interpolate, metric_of, topomap
 from netlapse.backends.torch import TorchNetwork
 from netlapse.observer import Observer
 from netlapse.probe import by_label, by_outcome
-from netlapse.render import MISSING, maps_row
+from netlapse.render import MISSING, maps_row, palette
 from netlapse.tracking.memory import MemoryTracker
 from netlapse.types import Findings, Float64, ProbeSet, Snapshot
 
@@ -255,4 +255,14 @@ def test_units_that_never_change_lie_outside_all_others() -> None:
     found = topomap(Snapshot(net, probe(), 0, ["1", "4"]), None, layout=random)
     out = np.linalg.norm(places(found, "1") - 0.5, axis=1)
     assert sorted(np.argsort(out)[-2:].tolist()) == [3, 7]
+    # Their place is marked, and no map reaches out to it: it is that of the others alone.
+    living = np.delete(np.arange(20), [3, 7])
+    scaled = contrast(np.asarray(found.arrays["contrast/1"], np.float64))[:, living]
+    field = interpolate(places(found, "1")[living], scaled, 64)
+    grey = palette("blue_white_red")[MISSING]
+    tile = found.images["topomap/1"][:, 12:76]
+    top = next(row for row in range(len(tile)) if (tile[row] == grey).all())
+    np.testing.assert_array_equal((tile[top : top + 62] == grey).all(axis=2), np.isnan(field[0])[:62])
+    marks = np.argwhere((tile[top : top + 64] == palette("blue_white_red")[217]).all(axis=2))
+    assert len(marks) == 2
     assert by_label.name == "by_label"

@@ -6,10 +6,10 @@ from functools import partial
 
 import numpy as np
 import pytest
-from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.distance import pdist
 
 from netlapse.analysis.layout import apart, flas, mds, over_time, pca, procrustes, random
-from netlapse.analysis.layout.parts import rings
+from netlapse.analysis.layout.parts import REACH, rim
 
 LAYOUTS = [flas, pca, mds, random]
 
@@ -28,7 +28,7 @@ def some_dead(units: int, count: int, seed: int = 0) -> tuple[np.ndarray, np.nda
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("units", "count"), [(2, 1), (3, 2), (10, 1), (60, 7), (60, 40), (60, 59), (300, 120)])
+@pytest.mark.parametrize(("units", "count"), [(2, 1), (3, 2), (10, 1), (60, 7), (60, 40), (60, 59), (300, 64)])
 def test_the_living_keep_their_layout_and_the_dead_lie_outside_them(layout, units, count):
     profiles, dead = some_dead(units, count)
     positions = apart(profiles, dead, layout=layout, seed=2)
@@ -38,33 +38,31 @@ def test_the_living_keep_their_layout_and_the_dead_lie_outside_them(layout, unit
     scale = ((positions[~dead] - 0.5) * (alone - 0.5)).sum() / extent if extent else 1.0
     np.testing.assert_allclose(positions[~dead], 0.5 + scale * (alone - 0.5), atol=1e-12)
     radius = np.linalg.norm(positions - 0.5, axis=1)
-    assert radius[dead].min() > radius[~dead].max()
-    assert radius[dead].max() == pytest.approx(0.5)
-    if extent:  # the living and the rings are scaled by one factor: undone, the outermost ring is a whole number of pitches wide
-        outermost = 0.5 / scale / np.sqrt(np.pi / 4 / units)
-        assert outermost == pytest.approx(round(outermost), abs=1e-9)
-    pitch = scale * np.sqrt(np.pi / 4 / units) if extent else radius[dead].min()
-    assert cdist(positions[dead], positions[~dead]).min() > 0.999 * pitch
+    np.testing.assert_allclose(radius[dead], 0.5)
+    assert radius[~dead].max() == pytest.approx(REACH if extent else 0)
     if count > 1:
-        assert pdist(positions[dead]).min() > 0.95 * pitch
+        assert pdist(positions[dead]).min() > 0.04, "about a sixty-fourth of the rim"
 
 
 def test_few_dead_units_make_an_arc_about_the_bottom():
     profiles, dead = some_dead(60, 5)
     positions = apart(profiles, dead, layout=flas)[dead] - 0.5
-    assert (positions[:, 1] < -0.3).all()
+    assert (positions[:, 1] < -0.45).all()
     lowest = positions[positions[:, 1].argmin()]
     np.testing.assert_allclose(lowest, [0, -0.5], atol=1e-12)
     np.testing.assert_allclose(np.sort(positions[:, 0]), -np.sort(positions[:, 0])[::-1], atol=1e-12)
 
 
-def test_rings_are_full_before_the_next_is_begun():
-    radius, places = rings(50, 3)
-    assert radius == 5
-    sizes = [18, 25, 7]  # of the whole turns 2 pi 3 = 18.8 and 2 pi 4 = 25.1, and what is left
-    np.testing.assert_allclose(np.linalg.norm(places, axis=1), np.repeat([3.0, 4, 5], sizes))
-    assert pdist(places).min() > 0.99
-    np.testing.assert_allclose(places[:30], rings(30, 3)[1])
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 128, 129, 3000])
+def test_the_rim_has_a_place_of_its_own_for_every_dead_unit_and_keeps_it_while_places_are_left(count):
+    places = rim(count)
+    assert len(np.unique(np.round(places, 9), axis=0)) == count
+    size = max(64, 2 ** int(np.ceil(np.log2(count))))
+    step = 2 * 0.5 * np.sin(np.pi / size)
+    if count > 1:
+        assert pdist(places).min() == pytest.approx(step)
+    if count < size:
+        np.testing.assert_array_equal(rim(count + 1)[:count], places)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -80,24 +78,6 @@ def test_only_dead_units_make_a_full_disc_and_rest_there():
     positions = apart(np.zeros((50, 3)), dead, layout=pca)
     assert set(map(tuple, np.round(positions, 9))) == set(map(tuple, np.round(flas(structured(50)), 9)))
     np.testing.assert_array_equal(apart(np.zeros((50, 3)), dead, layout=pca, previous=positions), positions)
-
-
-def across(rows, *, seed, previous):
-    """A layout whose width is known: from one side of the square to the other, the rest within."""
-    inner = 0.3 + 0.4 * np.random.default_rng(len(rows)).random((len(rows) - 2, 2))
-    return np.vstack([[[0, 0.5], [1, 0.5]], inner])
-
-
-def test_the_scale_changes_with_the_outermost_ring_alone():
-    scales = {}
-    for count in range(1, 100):
-        profiles, dead = some_dead(200, count)
-        outermost = rings(count, 9)[0]
-        positions = apart(profiles, dead, layout=across)
-        scales.setdefault(outermost, set()).add(round(float(np.ptp(positions[~dead], axis=0).max()), 9))
-    assert len(scales) > 1
-    assert all(len(found) == 1 for found in scales.values())
-    assert sorted(scales, key=lambda ring: scales[ring].pop(), reverse=True) == sorted(scales)
 
 
 @pytest.mark.parametrize("layout", [flas, pca, mds])

@@ -20,16 +20,15 @@ def apart(
     seed: int = 0,
     previous: Float64 | None = None,
 ) -> Float64:
-    """Positions (u, 2) in [0, 1]: the living units by the layout of them alone, and the dead (u,) in rings around them.
+    """Positions (u, 2) in [0, 1]: the living units by the layout of them alone, and the dead (u,) on a rim around them.
 
     Dead units are all alike. Among the others they would take the middle of a map or pull it out of shape; left out they could
     not be counted.
 
-    Rings have the middle of the square as their centre and are a fixed pitch apart: the spacing of u units that fill the disc
-    in the square. The innermost is the first that is at least one pitch away from every living unit. Each has as many places
-    as are a pitch apart along it, and is filled before the next is begun, from the bottom to both sides. Then all is scaled about
-    the centre by one factor, by which the outermost ring touches the square's sides: it is the same as long as that ring is the
-    same. With `previous`, units that stay dead stay where they are as far as their places remain.
+    The rim is the circle in the square. It has 64 places, or 128, 256, ... where there are more dead units, and they are taken
+    from the bottom to both sides. The living are scaled about the middle of the square by one factor, so that the outermost of
+    them is at 0.42, a gap from the rim that is the same however many are dead. With `previous`, units that stay dead stay where
+    they are as far as their places remain.
 
     Without dead units this is the layout itself. Without living ones it is the full disc of `flas`.
 
@@ -48,39 +47,36 @@ def apart(
         return flas(np.zeros((units, 1)), seed=seed, previous=previous)
     before = None if previous is None else filled(previous[~dead])
     living = layout(profiles[~dead], seed=seed, previous=before) - 0.5
-    pitch = np.sqrt(np.pi / 4 / units)
-    ring, places = rings(int(dead.sum()), int(np.ceil(np.linalg.norm(living, axis=1).max() / pitch)) + 1)
+    reach = np.linalg.norm(living, axis=1).max()
+    places = rim(int(dead.sum()))
     positions = np.empty((units, 2))
-    positions[~dead] = 0.5 + living * (0.5 / (ring * pitch))
-    places = 0.5 + places * (0.5 / ring)
+    positions[~dead] = 0.5 + living * (REACH / reach if reach > 0 else 1.0)
     positions[dead] = places if previous is None else places[_nearest(previous[dead], places)]
-    return np.clip(positions, 0, 1)
+    return positions
 
 
-def rings(count: int, first: int) -> tuple[int, Float64]:
-    """The radius of the outermost of the rings that hold `count` places, and the places (count, 2) about the centre.
+REACH = 0.42
+"""How far from the middle of the square the outermost living unit is, where there are dead ones, whose rim is at 0.5."""
+PLACES = 64
 
-    Rings have the radii first, first + 1, ...; places on them are at least 1 apart, in the order in which they are taken.
-    """
-    places: list[Float64] = []
-    radius = first
-    while True:
-        size = int(2 * np.pi * radius)
-        turn = np.arange(min(size, count))
-        # 0, 1, -1, 2, -2, ... places from the bottom, so that one unit more moves no other.
-        side = np.where(turn % 2, (turn + 1) // 2, -(turn // 2))
-        angle = -np.pi / 2 + 2 * np.pi * side / size
-        places.append(radius * np.column_stack([np.cos(angle), np.sin(angle)]))
-        count -= size
-        if count <= 0:
-            return radius, np.concatenate(places)
-        radius += 1
+
+def rim(count: int) -> Float64:
+    """The first `count` places (count, 2) of the rim, in the order in which they are taken."""
+    size = PLACES
+    while size < count:
+        size *= 2
+    turn = np.arange(count)
+    # 0, 1, -1, 2, -2, ... places from the bottom, so that one unit more moves no other.
+    side = np.where(turn % 2, (turn + 1) // 2, -(turn // 2))
+    angle = -np.pi / 2 + 2 * np.pi * side / size
+    places: Float64 = 0.5 + 0.5 * np.column_stack([np.cos(angle), np.sin(angle)])
+    return np.clip(places, 0, 1)
 
 
 def _nearest(previous: Float64, places: Float64) -> Int64:
     """Which place each unit takes (d,), at least total distance from where it was; beyond 1,024 units, those it has as long as they remain.
 
-    Distances and not their squares, under which all units of a ring would move on by one to make room.
+    Distances and not their squares, under which all units of a rim would move on by one to make room.
     """
     if len(places) <= 1024:
         return np.asarray(linear_sum_assignment(np.linalg.norm(previous[:, None] - places[None], axis=-1))[1], dtype=np.int64)
