@@ -6,7 +6,8 @@ without padding, `{"type", "shape", "data"}`):
 
 contrast   (s, g, u) int16 per layer: value = number * scale[s]; -32768 where there is no value (a group without inputs)
 mean       (s, u) float32 per layer: the mean over the groups that have inputs; profile = mean + contrast
-points     (v, 2) uint16 per geometry: position = number / 65535; `triangles` (t, 3) are its Delaunay triangulation
+points     (v, 2) uint16 per geometry: position = number / 65535; `triangles` (t, 3) are the Delaunay triangulation of those
+           at which not all units are constant; `silent` (k,) are the others, dots with no part in the map
 vertex     (u,) per layout: the point each unit sits at; layouts that permute the same places share their geometry
 laid_out   per layer, for each of the run's `layouts` (the observed one first): which layout holds at each step, or -1
 density    (s, m, h, w) uint8 per saliency method: |map| / mean |map| = number * 6 / 255, above 6 it saturates
@@ -39,7 +40,7 @@ from netlapse.analysis.topomap import ALL_STEPS
 from netlapse.packing import Json, grey_levels, indices, packed, places, quantised, reduced, roots, rounded, rows_at, shares
 from netlapse.recording import Recording
 from netlapse.report_inputs import Inputs
-from netlapse.types import Array, Findings, Float64, ProbeSet, UInt8
+from netlapse.types import Array, Findings, Float64, Int64, ProbeSet, UInt8
 
 LIMIT = 50_000_000  # bytes; MLflow's artifact viewer shows nothing larger
 DENSITY_LIMIT = 6.0  # times an even spread, at full colour
@@ -277,7 +278,7 @@ def _layer(
         "clusters": _clusters(contrasts),
         "top": inputs.top_of(name, steps, units),
         **_details([found[step] for step in steps], name, names, units),
-        **_layouts(recording, name, units, analyses, geometries),
+        **_layouts(recording, name, units, analyses, geometries, found),
     }
 
 
@@ -334,7 +335,9 @@ def _clusters(contrasts: Float64) -> list[Json]:
     return found
 
 
-def _layouts(recording: Recording, name: str, units: int, analyses: Sequence[str], geometries: _Geometries) -> dict[str, Json]:
+def _layouts(
+    recording: Recording, name: str, units: int, analyses: Sequence[str], geometries: _Geometries, found: Mapping[int, Findings]
+) -> dict[str, Json]:
     """The layer's distinct layouts, and for each analysis which of them holds at each step, and why none does if so."""
     layouts: list[Json] = []
     seen: dict[tuple[int, bytes, int], int] = {}
@@ -348,7 +351,8 @@ def _layouts(recording: Recording, name: str, units: int, analyses: Sequence[str
             if positions.shape != (units, 2) or not np.isfinite(positions).all():
                 reason = f"the layout of step {step} has shape {positions.shape} or holds values that are not numbers; expected ({units}, 2)"
                 continue
-            geometry, vertex = geometries.place(positions)
+            constant = np.asarray(found[step].arrays.get(f"constant/{name}", np.zeros(units, bool)), bool) if step in found else np.zeros(units, bool)
+            geometry, vertex = geometries.place(positions, constant)
             made = int(np.asarray(arrays.get(f"layout_step/{name}", np.int64(step)), np.int64))
             key = (geometry, vertex.tobytes(), made)
             if key not in seen:
@@ -366,28 +370,36 @@ class _Geometries:
         self.packed: list[dict[str, Json]] = []
         self._index: dict[bytes, int] = {}
 
-    def place(self, positions: Float64) -> tuple[int, Array]:
-        """The geometry the positions (u, 2) belong to, and the point (u,) of it that each unit sits at."""
+    def place(self, positions: Float64, constant: NDArray[np.bool_]) -> tuple[int, Array]:
+        """The geometry the positions (u, 2) belong to, and the point (u,) of it that each unit sits at.
+
+        Points at which all units are constant (u,) are left out of the map, unless that leaves none.
+        """
         numbers = places(positions)
         points, first, vertex = np.unique(numbers, axis=0, return_index=True, return_inverse=True)
-        key = points.tobytes()
+        vertex = vertex.reshape(-1)
+        silent = np.bincount(vertex, ~constant) == 0
+        silent &= not silent.all()
+        key = points.tobytes() + silent.tobytes()
         if key not in self._index:
             self._index[key] = len(self.packed)
-            self.packed.append({"points": packed(points), "triangles": packed(_triangles(positions[first]))})
-        return self._index[key], indices(vertex.reshape(-1))
+            shown = np.flatnonzero(~silent)
+            triangles = indices(shown[_triangles(positions[first][shown])])
+            self.packed.append({"points": packed(points), "triangles": packed(triangles), "silent": packed(indices(np.flatnonzero(silent)))})
+        return self._index[key], indices(vertex)
 
 
-def _triangles(points: Float64) -> Array:
+def _triangles(points: Float64) -> Int64:
     """The Delaunay triangulation (t, 3) of the points (v, 2); without triangles where they are fewer than 3 or on a line.
 
     The points come unrounded and sorted, as in `netlapse.field`, so that a lattice is cut along the same diagonals.
     """
     if len(points) < 3:
-        return np.zeros((0, 3), np.uint16)
+        return np.zeros((0, 3), np.int64)
     spans = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
     if spans[1] <= 1e-7 * spans[0]:
-        return np.zeros((0, 3), np.uint16)
-    return indices(Delaunay(points).simplices)
+        return np.zeros((0, 3), np.int64)
+    return np.asarray(Delaunay(points).simplices, np.int64)
 
 
 # --------------------------------------------------------------------------------------------------------- saliency

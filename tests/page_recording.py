@@ -29,6 +29,7 @@ def made_up_run(
     side: int = 28,
     channels: int = 1,
     methods: tuple[str, ...] = ("gradient", "grad_cam"),
+    constant: tuple[int, ...] = (),
     manifest: dict[str, object] | None = None,
     seed: int = 0,
 ) -> Recording:
@@ -54,7 +55,7 @@ def made_up_run(
             profile = 0.4 + learnt * (1 + 0.4 * depth) * bump + 0.12 * (1 - 0.6 * learnt) * noise[layer]
             profile[list(empty)] = np.nan
             arrays |= {f"profile/{layer}": profile, f"scale/{layer}": np.float64(0.25 + 0.25 * learnt)}
-            arrays |= _details(layer, profile, rng)
+            arrays |= _details(layer, profile, constant, rng)
             scalars |= {
                 f"nap/drift_from_start/{layer}": learnt * (0.4 + 0.2 * depth),
                 f"nap/separability/{layer}": 0.1 + 0.2 * depth + 0.25 * learnt,
@@ -97,13 +98,13 @@ def made_up_probe(*, groups: int = 10, side: int = 28, channels: int = 1, seed: 
 PROBE = 500
 
 
-def _details(layer: str, profile: Float64, rng: np.random.Generator) -> dict[str, object]:
-    """What `nap` tells beside a profile; the last unit of each layer is constant."""
+def _details(layer: str, profile: Float64, constant: tuple[int, ...], rng: np.random.Generator) -> dict[str, object]:
+    """What `nap` tells beside a profile."""
     units = profile.shape[1]
     return {
         f"sparsity/{layer}": np.where(np.isnan(profile), np.nan, rng.random(profile.shape)).astype(np.float32),
         f"error/{layer}": np.where(np.isnan(profile), np.nan, 0.05 * rng.gamma(1.0, size=profile.shape)).astype(np.float32),
-        f"constant/{layer}": np.arange(units) == units - 1,
+        f"constant/{layer}": np.isin(np.arange(units), constant),
         f"top/{layer}": rng.integers(0, PROBE, (units, 4)).astype(np.int32),
     }
 

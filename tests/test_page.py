@@ -94,7 +94,7 @@ def test_units_on_the_border_of_a_region_are_in_it(tmp_path):
     run = scattered(np.array([[0.62, 0.5], [0.5, 0.38], [0.5 + 0.072, 0.5 + 0.096], [0.6202, 0.5], [0.5, 0.6202], [0.1, 0.1], [0.9, 0.2]]))
     with opened(page(run), tmp_path) as tab:
         tab.press('[data-key="disc"]')
-        tab.focus(".map")
+        tab.focus(".map[tabindex='0']")
         tab.key("Enter")
         assert chosen(tab) == in_python(tab, run) == [0, 1, 2]
     # Its polygon is (0.5, 0.5), (0.7, 0.5), (0.7, 0.7): a corner, two sides, the slope, and places beside each.
@@ -103,7 +103,7 @@ def test_units_on_the_border_of_a_region_are_in_it(tmp_path):
     run = scattered(np.array(on + beside))
     with opened(page(run), tmp_path) as tab:
         tab.press('[data-key="polygon"]')
-        tab.focus(".map")
+        tab.focus(".map[tabindex='0']")
         tab.key("Enter")
         for arrow in ("ArrowRight", "ArrowUp"):
             for _ in range(8):
@@ -189,7 +189,7 @@ def test_escape_gives_up_a_polygon_and_leaves_the_pin(tmp_path):
         tab.click((0.5, 0.5))
         tab.press('[data-key="polygon"]')
         tab.click((0.2, 0.2))
-        tab.focus(".map")
+        tab.focus(".map[tabindex='0']")
         tab.key("Escape")
         assert tab.text("#unit h4") is not None
         tab.click((0.8, 0.2))
@@ -203,7 +203,7 @@ def test_escape_gives_up_a_polygon_and_leaves_the_pin(tmp_path):
 
 
 def test_the_unit_that_is_pointed_at_tells_its_mean_error_and_share_in_every_group(tmp_path):
-    run = made_up_run(steps=2, layers={"conv": 16})
+    run = made_up_run(steps=2, layers={"conv": 16}, constant=(15,))
     found = run.findings["nap"][1].arrays
     places = run.findings["topomap"][1].arrays["positions/conv"]
     with opened(page(run), tmp_path) as tab:
@@ -219,6 +219,21 @@ def test_the_unit_that_is_pointed_at_tells_its_mean_error_and_share_in_every_gro
                 np.testing.assert_allclose(error, found["error/conv"][group, unit], rtol=0.06, atol=largest / 254**2)
                 share = float(text.split("active")[1].strip(" %<"))
                 assert abs(share - 100 * found["sparsity/conv"][group, unit]) <= 0.7
+
+
+def test_of_many_groups_the_one_pointed_at_tells_its_error_and_share_and_those_never_seen_are_named(tmp_path):
+    run = made_up_run(steps=2, layers={"conv": 16}, groups=14, empty=(0, 5))
+    found = run.findings["nap"][1].arrays
+    with opened(page(run), tmp_path) as tab:
+        tab.point("mouseMoved", run.findings["topomap"][1].arrays["positions/conv"][7], 9)
+        tab.settle()
+        mean, error = (number(part) for part in tab.text(".readout").split("group 9: ")[1].split(",")[0].split(" ± "))
+        np.testing.assert_allclose(mean, found["profile/conv"][9, 7], rtol=0.006)
+        np.testing.assert_allclose(error, found["error/conv"][9, 7], rtol=0.06, atol=np.nanmax(found["error/conv"]) / 254**2)
+        assert "2 groups have no inputs at any epoch" in tab.text(".never")
+        assert tab.text(".never").endswith("0, 5")
+        # The keyboard reaches a map that is there.
+        assert tab.tell("[...document.querySelectorAll('.map')].findIndex((map) => map.tabIndex === 0)") == 1
 
 
 def test_a_group_of_too_few_inputs_is_drawn_as_that(tmp_path):

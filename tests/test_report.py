@@ -146,10 +146,11 @@ def test_every_unit_sits_where_the_findings_say():
             assert layout["step"] == step
 
 
-def test_maps_of_the_page_are_those_of_the_logged_pictures():
+@pytest.mark.parametrize("constant", [(), (0, 1, 5, 63)])
+def test_maps_of_the_page_are_those_of_the_logged_pictures(constant):
     from netlapse.field import interpolation
 
-    run = made_up_run(steps=1, layers={"conv": 64})
+    run = made_up_run(steps=1, layers={"conv": 64}, constant=constant)
     document = carried(page(run))
     layout = document["layers"][0]["layouts"][0]
     geometry = document["geometries"][layout["geometry"]]
@@ -165,7 +166,9 @@ def test_maps_of_the_page_are_those_of_the_logged_pictures():
     corners = np.concatenate([points[triangles], np.ones((len(triangles), 3, 1))], axis=2)
     weights = np.linalg.solve(corners.transpose(0, 2, 1), np.column_stack([pixels, np.ones(len(pixels))])[..., None])[..., 0]
     shown = (weights * at_points[triangles]).sum(axis=1)
-    picture = (interpolation(run.findings["topomap"][0].arrays["positions/conv"], r) @ values).reshape(r, r)
+    living = ~np.isin(np.arange(64), constant)  # as topomap draws them
+    picture = (interpolation(run.findings["topomap"][0].arrays["positions/conv"][living], r) @ values[living]).reshape(r, r)
+    assert set(unpacked(geometry["silent"]).tolist()) == {int(unpacked(layout["vertex"])[unit]) for unit in constant}
     np.testing.assert_allclose(shown, picture[rows, columns], atol=1e-3 * np.ptp(values))
 
 
@@ -412,9 +415,7 @@ def test_in_every_layout_every_unit_sits_where_the_findings_say():
 def test_a_fixed_layout_is_carried_once_and_shares_the_places():
     run = made_up_run(steps=5)
     live = {step: Findings({**found.arrays, **disc}) for step, found in run.findings["topomap"].items() for disc in [_on_flas_disc(found)]}
-    # Units that are constant would be laid out apart, at places of their own.
-    nap = {step: Findings({k: v for k, v in f.arrays.items() if not k.startswith("constant/")}) for step, f in run.findings["nap"].items()}
-    run = Recording(run.manifest, {**run.findings, "topomap": live, "nap": nap})
+    run = Recording(run.manifest, {**run.findings, "topomap": live})
     before, after = (carried(page(one)) for one in (run, with_relayouts(run, {"source": "last"})))
     assert len(after["geometries"]) == len(before["geometries"])
     for earlier, layer in zip(before["layers"], after["layers"]):
@@ -481,7 +482,7 @@ def test_shares_and_errors_are_carried_within_half_a_quantisation_step_and_none_
 
 
 def test_constant_units_are_carried_and_a_run_that_did_not_record_details_has_none():
-    run = made_up_run(steps=2)
+    run = made_up_run(steps=2, constant=(0, 7))
     for layer in carried(page(run))["layers"]:
         for step, shown in enumerate(unpacked(layer["constant"])):
             np.testing.assert_array_equal(shown, run.findings["nap"][step].arrays[f"constant/{layer['name']}"])
@@ -489,6 +490,13 @@ def test_constant_units_are_carried_and_a_run_that_did_not_record_details_has_no
     assert [document["layers"][0][name] for name in ("sparsity", "error", "constant", "top")] == [None] * 4
     assert document["inputs"] is None
     assert document["samples"] is None
+
+
+def test_a_layer_of_constant_units_alone_keeps_its_map():
+    run = made_up_run(steps=1, layers={"conv": 9}, constant=tuple(range(9)))
+    geometry = carried(page(run))["geometries"][0]
+    assert unpacked(geometry["silent"]).size == 0
+    assert len(unpacked(geometry["triangles"])) == 8
 
 
 def test_details_follow_their_groups_when_the_order_of_groups_changes():

@@ -76,6 +76,7 @@ const state = {
   layout: 0, // which of the run's layouts the units are placed by; 0 is the one observed
   places: -1, // the step (index) whose layout is used for all steps, or -1: each step its own
   hover: null, // a unit of the current layer
+  hoverGroup: null, // the group on whose map it is pointed at
   pins: {}, // layer index -> unit
   tool: "unit", // what a click or a drag on a map chooses: "unit" | "disc" | "polygon"
   regions: {}, // layer index -> the units chosen together, see regions.js

@@ -16,10 +16,11 @@ function drawMaps() {
   const bar = make("div", { class: "bar-slot" });
   const notices = make("div", { class: "notices", "aria-live": "polite" });
   mapsView.readout = make("p", { class: "readout" });
-  mapsView.grid = make("div", { class: "map-grid" });
+  mapsView.grid = make("div", { class: groupCount > 12 ? "map-grid many" : "map-grid" });
   mapsView.figures = run.groups.map(mapFigure);
   const tree = make("div", { class: "tree" });
   root.append(make("div", { class: "maps-head" }, make("div", {}, title, about), bar), controls(), regionControls(), notices, tree, mapsView.readout, mapsView.grid);
+  root.append(neverSeen());
   root.append(make("div", { id: "region", "aria-live": "polite" }), make("div", { id: "unit" }));
   mapsView.showTools();
 
@@ -29,7 +30,7 @@ function drawMaps() {
     mapsView.index = index;
     mapsView.layout = layoutAt(layer, Math.max(index, 0));
     title.textContent = layerTitle(layer.name);
-    about.textContent = [layer.kind, Array.isArray(layer.shape) ? `output ${layer.shape.join(" × ")}` : null, plural(layer.units, "unit"), shownText()].filter(Boolean).join(" · ");
+    about.textContent = [layer.kind, Array.isArray(layer.shape) ? `output ${layer.shape.join(" × ")}` : null, plural(layer.units, "unit"), silentText(layer, index), shownText()].filter(Boolean).join(" · ");
     bar.replaceChildren(contrastBar(layer));
     notices.replaceChildren(...mapNotices(layer, index).filter(Boolean));
     mapsView.grid.classList.toggle("held", layer.at[state.step] < 0);
@@ -46,6 +47,15 @@ function drawMaps() {
   view(["step", "layer", "quantity", "difference", "otherStep", "otherGroup", "layout", "places", "order"], update);
 }
 
+// Of many groups, as the cells of a confusion matrix, those that have inputs at no step are named instead of drawn.
+function neverSeen() {
+  const never = run.groups.map((_, group) => group).filter((group) => groupCount > 12 && steps.every((_, i) => !run.counts[i] || run.counts[i][group] === 0));
+  const hidden = never.length < groupCount && run.counts.some(Boolean) ? never : [];
+  for (const group of hidden) mapsView.figures[group].node.hidden = true;
+  if (!hidden.length) return "";
+  return make("details", { class: "hint never" }, make("summary", {}, `${plural(hidden.length, "group has", "groups have")} no inputs at any ${unitOfStep}`), hidden.map((group) => run.groups[group]).join(", "));
+}
+
 // As many maps in a row as fit, in rows of nearly equal length.
 function arrangeMaps() {
   const width = mapsView.grid.clientWidth;
@@ -53,6 +63,13 @@ function arrangeMaps() {
   const fitting = Math.max(1, Math.min(groupCount, Math.floor((width + 18) / (smallest + 18))));
   const across = groupCount > 30 ? fitting : Math.ceil(groupCount / Math.ceil(groupCount / fitting));
   mapsView.grid.style.setProperty("--across", across);
+}
+
+function silentText(layer, index) {
+  if (!layer.constant || index < 0) return null;
+  const from = layer.at[index] * layer.units;
+  const constant = unpack(layer.constant).subarray(from, from + layer.units).reduce((sum, one) => sum + one, 0);
+  return constant && constant < layer.units ? `${constant} of them constant over the probe: grey dots` : null;
 }
 
 function shownText() {
@@ -96,7 +113,6 @@ function controls() {
   const places = choice("Places", [[-1, "each step its own"], ...stepOptions.map(([i, text]) => [i, `as at ${text}`])], String(state.places), (value) => set({ places: Number(value) }));
   mapsView.places = places;
   const layouts = run.layouts.length > 1 && choice("Layout", run.layouts.map(({ words }, i) => [i, words]), String(state.layout), (value) => set({ layout: Number(value) }));
-  const order = groupCount > 2 && choice("Groups", [["given", "as given"], ["now", "clustered as shown"], ["last", `clustered at ${nameOfStep(steps[steps.length - 1])}`]], state.order, (value) => set({ order: value }));
   const show = () => {
     quantity.show(state.quantity);
     difference.show(state.difference);
@@ -106,7 +122,7 @@ function controls() {
   };
   view(["quantity", "difference"], show);
   show();
-  return make("div", { class: "controls" }, quantity, difference, other, layouts, places, order);
+  return make("div", { class: "controls" }, quantity, difference, other, layouts, places);
 }
 
 function mapNotices(layer, index) {
@@ -120,6 +136,7 @@ function mapNotices(layer, index) {
   else if (state.quantity === "sd" && sd === 0) note("This layer gives the same response to every probe input at this step, so its standard deviation is 0 and nothing can be measured in it. Its maps can be shown ", rawButton(), ".");
   const layout = mapsView.layout;
   if (!layout.vertex) note(`${capital(layer.laid_out[state.layout].missing || "no layout")}${run.analyses[run.layouts[state.layout].analysis] ? "" : ` (${whyMissing("topomap")})`}: units are drawn in the order of their index, and neighbours mean nothing.`);
+  else if (!layout.geometry.triangles.length && layout.geometry.silent.size) note(`So many of the units are constant over the probe that the others span no area: each of these is a disc, and the constant ones are dots.`);
   else if (!layout.geometry.triangles.length) note(`${layer.units < 3 ? `A layer of ${plural(layer.units, "unit")}` : "This layer’s layout lies on one line and"} spans no area, so there is no field to draw: each unit is a disc.`);
   if (state.difference === "step" && layer.at[state.otherStep] < 0) note(`Nothing to subtract: this layer was not observed at ${nameOfStep(steps[state.otherStep])}.`);
   if (state.difference === "step" && state.otherStep === index) note("A step minus itself is zero everywhere; choose another step to subtract.");
@@ -146,19 +163,18 @@ function mapFigure(name, group) {
   const value = make("span", { class: "value" }, "\u00a0");
   const count = make("span", { class: "count" });
   const marks = make("canvas", { class: "marks", "aria-hidden": "true", hidden: true });
-  // One map is reached by the keyboard: units lie at the same places on all of them.
-  const keys = { tabindex: group ? -1 : 0, role: "group", "aria-label": `map of group ${name}; arrow keys move a mark, Enter chooses there, plus and minus size a disc, Escape cancels` };
+  const keys = { role: "group", "aria-label": `map of group ${name}; arrow keys move a mark, Enter chooses there, plus and minus size a disc, Escape cancels` };
   const frame = make("div", { class: "map", ...keys }, canvas, marks, nothing, make("i", { class: "ring pin" }), make("i", { class: "ring hover" }));
   const node = make("figure", {}, frame, make("figcaption", {}, make("span", { class: "group-name", title: name }, name), count, value));
-  followPointer(frame);
+  followPointer(frame, group);
   chooseByPointer(frame);
-  chooseByKeys(frame);
-  return { node, canvas, marks, context: canvas.getContext("2d"), nothing, value, count, name, group };
+  chooseByKeys(frame, group);
+  return { node, frame, canvas, marks, context: canvas.getContext("2d"), nothing, value, count, name, group };
 }
 
 // As many pixels as the screen shows, but never more than can be painted between two frames.
 function mapResolution() {
-  const shown = mapsView.figures[0].canvas.clientWidth || 150;
+  const shown = Math.max(...mapsView.figures.map((figure) => figure.frame.clientWidth)) || 150;
   const budget = Math.sqrt(3.2e6 / groupCount);
   return Math.max(48, Math.min(Math.round(shown * Math.min(window.devicePixelRatio || 1, 2)), 480, Math.floor(budget)));
 }
@@ -173,6 +189,7 @@ function paintMaps(layer, index) {
     const why = whyNoMap(index, figure.group);
     const itself = state.difference === "group" && figure.group === state.otherGroup;
     figure.node.classList.toggle("reference", itself);
+    figure.frame.classList.toggle("mapless", why !== null);
     figure.nothing.hidden = why === null;
     figure.nothing.textContent = why || "";
     figure.canvas.hidden = why !== null;

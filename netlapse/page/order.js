@@ -14,9 +14,21 @@ function groupOrder(layer, index) {
   return clusters ? clusters.order : run.groups.map((_, group) => group);
 }
 
+const ORDERS = [
+  ["given", "as given"],
+  ["now", "clustered as shown"],
+  ["last", `clustered at ${nameOfStep(steps[steps.length - 1])}`],
+];
+
+const orderChoice = () => groupCount > 2 && choice("Groups", ORDERS, state.order, (value) => set({ order: value }));
+
 // The maps in their order on the page, which is the order in which they are read out.
 function arrangeGroups(layer, index) {
-  const nodes = groupOrder(layer, index).map((group) => mapsView.figures[group].node);
+  const figures = groupOrder(layer, index).map((group) => mapsView.figures[group]);
+  const nodes = figures.map((figure) => figure.node);
+  // One map is reached by the keyboard: units lie at the same places on all of them.
+  const first = figures.find((figure) => !figure.node.hidden && !figure.canvas.hidden) || figures[0];
+  for (const figure of figures) figure.frame.tabIndex = figure === first ? 0 : -1;
   const now = mapsView.grid.children;
   if (nodes.every((node, i) => now[i] === node)) return;
   const focused = document.activeElement;

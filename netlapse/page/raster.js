@@ -73,10 +73,11 @@ function boundary(triangles) {
 }
 
 // Units that span no area: every pixel within `radius` of a unit takes the value of the nearest.
-function discRaster({ x, y, radius = DISC }, r) {
+function discRaster({ x, y, silent, radius = DISC }, r) {
   const owner = new Int32Array(r * r).fill(-1);
   const distance = new Float32Array(r * r).fill(Infinity);
   for (let unit = 0; unit < x.length; unit++) {
+    if (silent.has(unit)) continue;
     const [cx, cy] = [x[unit] * r - 0.5, y[unit] * r - 0.5];
     const reach = Math.max(radius * r, 0.71);
     for (let py = Math.max(Math.ceil(cy - reach), 0); py <= Math.min(Math.floor(cy + reach), r - 1); py++) {
@@ -127,12 +128,21 @@ function paint(context, raster, geometry, values, limit) {
   }
   if (raster.discs) {
     for (let unit = 0; unit < geometry.x.length; unit++) {
+      if (geometry.silent.has(unit)) continue;
       const [cx, cy] = [geometry.x[unit] * r, (1 - geometry.y[unit]) * r];
       context.moveTo(cx + raster.discs * r, cy);
       context.arc(cx, cy, raster.discs * r, 0, 2 * Math.PI);
     }
   }
   context.stroke();
+  // What does one and the same for all inputs is there to be counted, with no part in the map.
+  context.fillStyle = "#7d8794";
+  context.beginPath();
+  for (const point of geometry.silent) {
+    context.moveTo(geometry.x[point] * r, (1 - geometry.y[point]) * r);
+    context.arc(geometry.x[point] * r, (1 - geometry.y[point]) * r, Math.max(1, r / 75), 0, 2 * Math.PI);
+  }
+  context.fill();
 }
 
 // ---------------------------------------------------------------------------------------------------- layouts
@@ -143,7 +153,7 @@ const geometries = run.geometries.map((packed, index) => {
     if (!made) {
       const numbers = unpack(packed.points);
       const coordinate = (offset) => Float32Array.from({ length: numbers.length / 2 }, (_, i) => numbers[2 * i + offset] / 65535);
-      made = { key: index, numbers, x: coordinate(0), y: coordinate(1), triangles: unpack(packed.triangles) };
+      made = { key: index, numbers, x: coordinate(0), y: coordinate(1), triangles: unpack(packed.triangles), silent: new Set(unpack(packed.silent)) };
     }
     return made;
   };
@@ -155,7 +165,7 @@ function cells(units) {
   const rows = Math.ceil(units / side);
   const x = Float32Array.from({ length: units }, (_, i) => ((i % side) + 0.5) / side);
   const y = Float32Array.from({ length: units }, (_, i) => 0.5 + (rows / 2 - Math.floor(i / side) - 0.5) / side);
-  return { key: `cells ${units}`, x, y, triangles: [], radius: Math.min(0.44 / side, DISC) };
+  return { key: `cells ${units}`, x, y, triangles: [], silent: new Set(), radius: Math.min(0.44 / side, DISC) };
 }
 
 // Where the layer's units are at a step (index) in the chosen layout: the geometry, each unit's point in it, and the step

@@ -79,7 +79,7 @@ function regionControls() {
   };
   view(["tool", "drawing", "regions", "layer"], show);
   mapsView.showTools = show;
-  return make("div", { class: "controls tools" }, make("span", { class: "hint" }, "Choose"), tools, close, cancel, clear);
+  return make("div", { class: "controls tools" }, make("span", { class: "hint" }, "Choose"), tools, close, cancel, clear, orderChoice());
 }
 
 function closePolygon() {
@@ -128,7 +128,7 @@ function chooseByPointer(frame) {
 }
 
 // On a map that has the focus the arrows move a mark; Enter pins, takes a disc or sets a corner there.
-function chooseByKeys(frame) {
+function chooseByKeys(frame, group) {
   frame.addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || mapsView.index < 0) return;
     const [x, y] = state.cursor || [0.5, 0.5];
@@ -136,7 +136,7 @@ function chooseByKeys(frame) {
     const to = { ArrowLeft: [x - by, y], ArrowRight: [x + by, y], ArrowUp: [x, y + by], ArrowDown: [x, y - by] }[event.key];
     if (to) {
       const cursor = to.map((v) => Math.min(Math.max(v, 0), 1));
-      set({ cursor, hover: unitAt(cursor) });
+      set({ cursor, hover: unitAt(cursor), hoverGroup: group });
     } else if (event.key === "Enter") {
       if (state.tool === "unit") togglePin(unitAt([x, y]));
       else if (state.tool === "disc") choose({ kind: "disc", points: [[x, y]], radius: usualRadius });
@@ -149,7 +149,7 @@ function chooseByKeys(frame) {
     event.preventDefault();
     event.stopPropagation();
   });
-  frame.addEventListener("blur", () => set({ cursor: null, hover: null }));
+  frame.addEventListener("blur", () => set({ cursor: null, hover: null, hoverGroup: null }));
 }
 
 // --------------------------------------------------------------------------------------------------------- marks
@@ -157,7 +157,7 @@ function chooseByKeys(frame) {
 // Chosen units, the region's outline where they still lie as they did, what is being drawn: once, then copied to every map.
 function paintMarks() {
   const region = regionNow();
-  const canvases = mapsView.figures.filter((figure) => !figure.canvas.hidden);
+  const canvases = mapsView.figures.filter((figure) => !figure.canvas.hidden && figure.canvas.clientWidth);
   const side = canvases.length ? canvases[0].canvas.clientWidth : 0;
   const anything = region || state.drawing || state.cursor;
   for (const { marks } of mapsView.figures) marks.hidden = !anything || !side;
@@ -180,7 +180,7 @@ function paintMarks() {
 function stroked(sheet, r, trace, dash) {
   for (const [tone, width, dashed] of [["rgba(255,255,255,0.9)", 3.4, []], ["#111", 1.5, dash ? [r / 40, r / 60] : []]]) {
     sheet.strokeStyle = tone;
-    sheet.lineWidth = Math.max((width * r) / 190, width * 0.8);
+    sheet.lineWidth = width * Math.max(r / 190, 0.4);
     sheet.setLineDash(dashed);
     sheet.beginPath();
     trace();
@@ -256,7 +256,7 @@ function regionTable(layer, index, region) {
   const values = (group) => region.units.map((unit) => shownValue(layer, index, group, unit));
   const hasTop = Boolean(layer.top);
   const hasShare = Boolean(layer.sparsity);
-  const caption = `${capital(readText().replace(/^its /, ""))}, per group at ${nameOfStep(steps[index])}${groups.length < groupCount ? `; the ${groups.length} of ${groupCount} groups this region answers most` : ""}`;
+  const caption = `${capital(readText().replace(/^its /, ""))}, per group at ${nameOfStep(steps[index])}${groups.length === MOST_COLUMNS && groups.length < groupCount ? `; the ${groups.length} of ${groupCount} groups this region answers most` : groups.length < groupCount ? "; groups without a map have no column" : ""}`;
   const head = make("tr", {}, make("th", { scope: "col" }, "unit"), groups.map((group) => make("th", { scope: "col", title: run.groups[group] }, run.groups[group])), hasShare && make("th", { scope: "col" }, "active"), hasTop && make("th", { scope: "col", class: "wide" }, "inputs it answers most"));
   const mean = make("tr", { class: "mean" }, make("th", { scope: "row" }, "mean"), groups.map((group) => valueCell(meanOf(values(group)), limit)), hasShare && make("td", {}, percent(meanOf(region.units.map((unit) => shareOverall(layer, index, unit))))), hasTop && make("td", {}));
   const rows = shownUnits.map((unit) =>

@@ -15,9 +15,9 @@ function placeUnder(frame, event) {
   return [(event.clientX - box.left) / box.width, 1 - (event.clientY - box.top) / box.height];
 }
 
-function followPointer(frame) {
-  frame.addEventListener("pointermove", (event) => event.pointerType !== "touch" && set({ hover: unitAt(placeUnder(frame, event)) }));
-  frame.addEventListener("pointerleave", () => set({ hover: null }));
+function followPointer(frame, group) {
+  frame.addEventListener("pointermove", (event) => event.pointerType !== "touch" && set({ hover: unitAt(placeUnder(frame, event)), hoverGroup: group }));
+  frame.addEventListener("pointerleave", () => set({ hover: null, hoverGroup: null }));
   frame.addEventListener("click", (event) => state.tool === "unit" && togglePin(unitAt(placeUnder(frame, event))));
 }
 
@@ -25,7 +25,7 @@ const togglePin = (unit) => pin(unit === pinned() ? null : unit);
 
 function drawUnits() {
   if (!run.layers.length) return;
-  view(["hover", "pins", "layer", "step", "quantity", "layout", "places", "difference", "otherStep", "otherGroup", "tool", "drawing"], markUnit);
+  view(["hover", "hoverGroup", "pins", "layer", "step", "quantity", "layout", "places", "difference", "otherStep", "otherGroup", "tool", "drawing"], markUnit);
   const root = document.getElementById("unit");
   let chart = null;
   const rebuild = () => {
@@ -62,9 +62,17 @@ function markUnit() {
     text.replaceChildren(
       make("strong", {}, `${layerTitle(layer.name)}, unit ${unit}`),
       constant ? make("strong", { class: "flag" }, " · constant over the probe, laid out apart") : "",
-      ` · ${[how, `under each map: ${readText()}; in grey: its mean activation${layer.error ? " ± standard error" : ""}`, layer.sparsity && "active: share of inputs that activate it"].filter(Boolean).join(" · ")}`,
+      ` · ${[how, `under each map: ${readText()}; in grey: its mean activation${layer.error && !MANY ? " ± standard error" : ""}`, MANY ? pointedText(layer, index, unit) : layer.sparsity && "active: share of inputs that activate it"].filter(Boolean).join(" · ")}`,
     );
   }
+}
+
+// The standard error and the share of a unit in the group whose map is pointed at.
+function pointedText(layer, index, unit) {
+  const group = state.hoverGroup;
+  if (group === null || whyNoMap(index, group)) return null;
+  const [error, share] = [errorOf(layer, index, group, unit), shareOf(layer, index, group, unit)];
+  return [`here, group ${run.groups[group]}: ${format(activationOf(layer, index, group, unit))}${Number.isNaN(error) ? "" : ` ± ${format(error, 2)}`}`, !Number.isNaN(share) && `active ${percent(share)}`].filter(Boolean).join(", ");
 }
 
 function readText() {
@@ -72,7 +80,8 @@ function readText() {
   return `${contrast[state.difference]} in ${state.quantity === "sd" ? "sd" : "activation"}`;
 }
 
-const valueText = (value) => (state.quantity === "sd" ? `${signed(value)} sd` : signed(value));
+const valueText = (value) => (Number.isNaN(value) ? "–" : state.quantity === "sd" ? `${signed(value)} sd` : signed(value));
+const MANY = groupCount > 12; // then the maps are small, and the line above them tells the error and the share of the one pointed at
 const percent = (share) => (Number.isNaN(share) ? "–" : `${share > 0 && share < 0.005 ? "< 1" : (share * 100).toFixed(0)} %`);
 
 function unitValue(layer, index, group, unit) {
@@ -81,11 +90,8 @@ function unitValue(layer, index, group, unit) {
   const raw = activationOf(layer, index, group, unit);
   if (Number.isNaN(raw) && Number.isNaN(value)) return ["not a number"];
   const [error, share] = [errorOf(layer, index, group, unit), shareOf(layer, index, group, unit)];
-  return [
-    make("b", {}, valueText(value)),
-    make("span", {}, format(raw), Number.isNaN(error) ? "" : ` ± ${format(error, 2)}`),
-    Number.isNaN(share) ? "" : make("span", {}, `active ${percent(share)}`),
-  ];
+  const plain = [make("b", {}, valueText(value)), make("span", {}, format(raw), Number.isNaN(error) || MANY ? "" : ` ± ${format(error, 2)}`)];
+  return MANY || Number.isNaN(share) ? plain : [...plain, make("span", {}, `active ${percent(share)}`)];
 }
 
 // The share of all inputs that activate a unit, over the groups that have any.
