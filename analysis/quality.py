@@ -24,8 +24,8 @@ from netlapse.analysis.layout import metric_space, random
 from netlapse.field import fields, finite_positions, interpolation, span_area
 from netlapse.types import Float64, Int64
 
-SAMPLE = 2048
-"""Units that are judged at most; the mean over all units is estimated from a seeded sample of as many, each judged among all."""
+SAMPLE, LEAST, PAIRS = 2048, 256, 2**22
+"""Units that are judged at most and at least, and distances that are looked at: means over more units are estimated from a sample."""
 
 SIZES = tuple(range(55, 5, -5))
 """The published widths, in pixels, that a map is resized to and back."""
@@ -46,7 +46,8 @@ def trustworthiness(profiles: Float64, positions: Float64, *, k: int = 10, metri
     Units tied for the last of the k places on the map share it. Units equally near by profile share the better rank, so
     identical profiles are no one's false neighbours.
 
-    With more than 2,048 units the mean over all units is estimated from a seeded sample of 2,048, each judged among all units.
+    With more than 2,048 units the mean over all units is estimated from a seeded sample, each judged among all units: of 2**22 / u
+    units and at least 256, so that time does not grow with the square of u.
 
     Raises ValueError as `metric_space` does, for positions that are not finite (u, 2) and for k below 1.
     Source: Venna and Kaski, 2001, "Neighborhood preservation in nonlinear projection methods", eq. 1.
@@ -343,25 +344,30 @@ def _blocks(units: int, seed: int) -> list[Int64]:
     if units < 4:
         return []
     judged = np.arange(units)
-    if units > SAMPLE:
-        judged = np.sort(np.random.default_rng(seed).choice(units, SAMPLE, replace=False))
+    if units > _judged(units):
+        judged = np.sort(np.random.default_rng(seed).choice(units, _judged(units), replace=False))
     return np.array_split(judged, -(-len(judged) // 256))
+
+
+def _judged(units: int) -> int:
+    """How many units are judged among all: so many that the distances to all are PAIRS, but not fewer than LEAST."""
+    return min(units, SAMPLE, max(LEAST, PAIRS // units))
 
 
 def _rank_measure(misplaced: float, units: int, k: int) -> float:
     """1 minus the ranks by which neighbours are misplaced, scaled by the most that can be."""
     if units < 4:
         return float("nan")
-    return 1 - 2 * misplaced / (min(units, SAMPLE) * k * (2 * units - 3 * k - 1))
+    return 1 - 2 * misplaced / (_judged(units) * k * (2 * units - 3 * k - 1))
 
 
 def _preserved(in_common: float, units: int, k: int) -> float:
-    return in_common / (min(units, SAMPLE) * k) if units >= 4 else float("nan")
+    return in_common / (_judged(units) * k) if units >= 4 else float("nan")
 
 
 def _autocorrelation(products: Float64, units: int, k: int) -> float:
     """The mean over groups (g,) of the products of standardised values with their neighbours'."""
-    return float(products.mean()) / (min(units, SAMPLE) * k) if units >= 4 and len(products) else float("nan")
+    return float(products.mean()) / (_judged(units) * k) if units >= 4 and len(products) else float("nan")
 
 
 def _checked(profiles: Float64, positions: Float64, k: int, metric: str) -> tuple[Float64, Float64, int]:
