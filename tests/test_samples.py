@@ -226,9 +226,13 @@ def test_shares_of_too_few_points_are_undefined_and_groups_that_are_not_one_each
 
 
 def test_predictions_are_where_the_logits_are_largest_and_minus_one_where_there_are_none() -> None:
+    torch.manual_seed(0)
     shot = snapshot(ROWS)
     logits = shot.network.outputs(shot.probe.inputs)
     assert samples(shot, None).arrays["predictions"].tolist() == logits.argmax(axis=1).tolist()
+    torch.manual_seed(0)
+    few = samples(snapshot(ROWS, np.sort(LABELS)), None, limit_inputs=5).arrays
+    assert few["predictions"].tolist() == logits.argmax(axis=1)[[0, 1, 10, 11, 20]].tolist()
     broken = snapshot(ROWS)
     broken.network.module[2].bias.data[1] = np.nan  # type: ignore[attr-defined]
     found = samples(broken, None)
