@@ -32,20 +32,19 @@ class Series:
 
 
 # What the axes of an array found by a shipped analysis count, by the first part of its name.
+_OF_UNITS = ("group", "unit")
 _AXES = {
-    "profile": ("group", "unit"),
-    "first": ("group", "unit"),
-    "contrast": ("group", "unit"),
+    **dict.fromkeys(("profile", "first", "contrast", "variance", "error", "sparsity", "highest", "low", "high"), _OF_UNITS),
+    "constant": ("unit",),
+    "top": ("unit", "rank"),
     "positions": ("unit", "coordinate"),
+    "samples": ("input", "coordinate"),
     "maps": ("input", "row", "column"),
-    "counts": ("group",),
-    "groups": ("group",),
+    **dict.fromkeys(("counts", "groups", "rows", "names"), ("group",)),
     "panel": ("input", "row", "column", "channel"),
-    "inputs": ("input",),
-    "labels": ("input",),
-    "predictions": ("input",),
-    "confidence": ("input",),
+    **dict.fromkeys(("inputs", "labels", "predictions", "confidence"), ("input",)),
 }
+_POSITIONS = {3: ("token",), 4: ("row", "column")}  # between group and unit, of an array of so many axes
 
 
 def merged(manifest: Mapping[str, object], more: Mapping[str, object]) -> dict[str, object]:
@@ -81,6 +80,8 @@ class Recording:
         shape = having[max(having)].shape
         having = {step: values for step, values in having.items() if values.shape == shape}
         axes = _AXES.get(name.split("/")[0], ())
+        if axes == _OF_UNITS and len(shape) in _POSITIONS:
+            axes = ("group", *_POSITIONS[len(shape)], "unit")
         named = axes if len(axes) == len(shape) else tuple(f"axis {i}" for i in range(len(shape)))
         return Series(np.array(list(having), np.int64), np.stack(list(having.values())), ("step", *named))
 

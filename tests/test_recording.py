@@ -34,7 +34,7 @@ def test_axes_of_an_unknown_array_are_numbered() -> None:
     assert recording().array("own", "own").axes == ("step", "axis 0", "axis 1")
     assert recording().array("nap", "counts").axes == ("step", "group")
     kept = Recording({}, {"nap": {0: Findings({"profile/conv": np.zeros((2, 4, 4, 3))})}})
-    assert kept.array("nap", "profile/conv").axes == ("step", "axis 0", "axis 1", "axis 2", "axis 3")
+    assert kept.array("nap", "profile/conv").axes == ("step", "group", "row", "column", "unit")
 
 
 def test_steps_with_another_shape_than_the_last_are_left_out() -> None:
