@@ -348,7 +348,7 @@ def test_an_input_whose_logits_are_not_finite_has_no_prediction_and_no_map_and_s
     shot = Snapshot(TorchNetwork(Overflowing()), ProbeSet(inputs, some.labels, some.class_names), 0)
     whole = saliency(shot, None, panel=4, target=target)
     assert "saliency/gradient" in whole.images
-    monkeypatch.setattr("netlapse.analysis.saliency.saliency_strip", strip)
+    monkeypatch.setattr("netlapse.analysis.saliency.analysis.saliency_strip", strip)
     found = saliency(shot, whole, panel=4, target=target)
     assert (found.arrays["predictions"] == -1).tolist() == np.isnan(found.arrays["confidence"]).tolist() == [False, True, False, False]
     assert np.isnan(found.arrays["maps/gradient"]).all(axis=(1, 2)).tolist() == [False, True, False, False]
@@ -366,7 +366,9 @@ def test_maps_that_are_zero_and_maps_that_are_not_finite_are_told_apart(monkeypa
         maps[0], maps[1, 0, 0], maps[2, 0, 0] = 0, np.nan, np.inf
         return maps
 
-    monkeypatch.setattr("netlapse.analysis.saliency.saliency_strip", lambda *_, missing: reasons.append(missing) or np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr(
+        "netlapse.analysis.saliency.analysis.saliency_strip", lambda *_, missing: reasons.append(missing) or np.zeros((1, 1, 3), np.uint8)
+    )
     saliency(Snapshot(TorchNetwork(linear(c=1)), probe(), 0), None, methods={"m": method}, panel=4)
     assert reasons[0][:3] == ["zero", "not finite", "not finite"]
 
@@ -421,7 +423,7 @@ def test_the_picture_names_method_layer_and_step(monkeypatch: pytest.MonkeyPatch
         drawn.append((captions, limit, title))
         return np.zeros((1, 1, 3), np.uint8)
 
-    monkeypatch.setattr("netlapse.analysis.saliency.saliency_strip", strip)
+    monkeypatch.setattr("netlapse.analysis.saliency.analysis.saliency_strip", strip)
     found = saliency(Snapshot(TorchNetwork(small_cnn(5)), probe(c=5), 7), None, panel=1)
     saliency(Snapshot(TorchNetwork(small_cnn(1)), probe(), 7), None, methods={"early": partial(grad_cam, layer="2", upsample=False)})
     assert [title for _, _, title in drawn] == ["gradient, step 7", "grad_cam, layer 5, step 7", "early, layer 2, step 7"]
