@@ -28,6 +28,7 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -318,21 +319,30 @@ def _details(found: Sequence[Findings], name: str, names: Sequence[str], units: 
 
 
 def _clusters(contrasts: Float64) -> list[Json]:
-    """At each step the groups' order by what sets them apart (s, g, u), and the tree behind it; None where there is none to tell.
+    """At each step the groups' order by what sets them apart (s, g, u), and the tree behind it; None where there is none to tell."""
+    return [_clustered(values) for values in contrasts]
 
-    Units that are not finite are left out. The tree's rows are the two clusters joined, counted as `linkage` does, and how far
-    they are apart.
+
+_CLUSTERED: dict[bytes, Json] = {}
+"""What `_clustered` found before: while a training runs, the page is drawn again and again, and only its last step is new."""
+
+
+def _clustered(values: Float64) -> Json:
+    """The order and the tree of one step's contrasts (g, u), of the units that are finite.
+
+    The tree's rows are the two clusters joined, counted as `linkage` does, and how far they are apart.
     """
-    found: list[Json] = []
-    for values in contrasts:
-        present = ~np.isnan(values).all(axis=1)
-        finite = np.isfinite(values[present]).all(axis=0)
-        if not 2 <= present.sum() <= MOST_CLUSTERED or not finite.any():
-            found.append(None)
-            continue
-        tree = linkage(values[:, finite])
-        found.append({"order": order(values[:, finite]).tolist(), "tree": [[int(a), int(b), rounded(apart)] for a, b, apart in tree[:, :3].tolist()]})
-    return found
+    present = ~np.isnan(values).all(axis=1)
+    finite = np.isfinite(values[present]).all(axis=0)
+    if not 2 <= present.sum() <= MOST_CLUSTERED or not finite.any():
+        return None
+    key = sha256(repr(values.shape).encode() + values.tobytes()).digest()
+    if key not in _CLUSTERED:
+        if len(_CLUSTERED) >= 4096:
+            _CLUSTERED.clear()
+        tree = linkage(values[:, finite])[:, :3].tolist()
+        _CLUSTERED[key] = {"order": order(values[:, finite]).tolist(), "tree": [[int(a), int(b), rounded(apart)] for a, b, apart in tree]}
+    return _CLUSTERED[key]
 
 
 def _layouts(

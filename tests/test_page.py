@@ -122,7 +122,10 @@ def test_the_chosen_units_stay_chosen_and_are_marked_where_they_lie_at_every_ste
         assert 3 < len(units) < 40
         for step in (3, 2, 0):
             tab.step(step)
-            assert chosen(tab) == units
+            assert chosen(tab) == in_python(tab, run) == units
+            border = [[0.5 + 0.22 * np.cos(angle), 0.5 + 0.22 * np.sin(angle)] for angle in np.linspace(0, 6, 40)]
+            drawn = tab.tell(_DRAWN.replace("PLACES", str(np.array(border).tolist())))
+            assert (drawn > 0.95) == (step == 3)  # the outline, where the units lie as they did when it was drawn
             places = run.findings["topomap"][step].arrays["positions/conv"]
             for group in (0, 9):
                 marked = tab.tell(_MARKED.replace("GROUP", str(group)).replace("PLACES", str(places.tolist())))
@@ -149,6 +152,15 @@ _MARKED = """(() => {
     const [column, row] = [x * r + size * Math.cos(angle), (1 - y) * r + size * Math.sin(angle)].map(Math.floor);
     return data[4 * (row * r + column) + 3] > 0;
   }));
+})()"""
+
+
+# At which share of the places something is drawn.
+_DRAWN = """(() => {
+  const canvas = document.querySelector(".marks");
+  const r = canvas.width, data = canvas.getContext("2d").getImageData(0, 0, r, r).data;
+  const drawn = PLACES.map(([x, y]) => data[4 * (Math.floor((1 - y) * r) * r + Math.floor(x * r)) + 3] > 0);
+  return drawn.filter(Boolean).length / drawn.length;
 })()"""
 
 
@@ -268,11 +280,14 @@ def test_maps_are_in_the_order_of_the_clustering_at_each_step_or_at_the_last(tmp
             assert tab.tell("[...document.querySelectorAll('.dendrogram text')].map((node) => node.firstChild.textContent)") == expected[step][:-1]
         tab.choose("Groups", "last")
         assert tab.tell(names) == expected[2]
-        # Every branch is as high as its two groups are apart, in the tree's own order.
+        # Every joint is as high as its two ends are apart, and each of these is a leaf at the bottom or a joint below.
         tree = clustering.linkage(contrast(nap[2].arrays["profile/conv"]))
         paths = tab.tell("[...document.querySelectorAll('.branch')].map((node) => node.getAttribute('d'))")
         heights = [44 - float(path.split("V")[1].split("H")[0]) for path in paths]
         np.testing.assert_allclose(np.array(heights) / max(heights), tree[:, 2] / tree[:, 2].max(), atol=1e-5)
+        ends = [[44 - float(path.split("V")[0].split(",")[1]), 44 - float(path.rsplit("V")[-1])] for path in paths]
+        below = [0.0] * 9 + heights
+        np.testing.assert_allclose(ends, [[below[int(a)], below[int(b)]] for a, b in tree[:, :2]], atol=1e-9)
 
 
 # -------------------------------------------------------------------------------------------------------------- inputs

@@ -521,6 +521,17 @@ def test_clusters_are_those_of_the_contrasts_and_groups_without_inputs_come_last
     assert clusters[1]["order"][-1] == 3
 
 
+def test_groups_of_a_step_are_clustered_once_however_often_the_page_is_drawn(monkeypatch):
+    asked = []
+    monkeypatch.setattr(report, "linkage", lambda values: asked.append(values.shape) or linkage(values))
+    profiles = [np.random.default_rng(seed).normal(size=(4, 5)) for seed in (101, 102, 103)]
+    pages = [carried(page(one_layer(profiles[:steps]))) for steps in (1, 2, 3, 3)]
+    assert len(asked) == 3
+    assert pages[2] == pages[3]
+    # The same numbers in another shape are other groups.
+    assert len(carried(page(one_layer([profiles[0].reshape(5, 4)])))["layers"][0]["clusters"][0]["order"]) == 5
+
+
 def test_clusters_leave_out_units_that_are_no_numbers_and_there_are_none_of_one_group():
     rng = np.random.default_rng(0)
     profile = rng.normal(size=(4, 5))

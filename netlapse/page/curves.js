@@ -71,7 +71,7 @@ function relaidTitle(key) {
 function detailOf({ key, family }) {
   const [analysis, measure] = key.split("/");
   if (family !== "layout" || MAIN_OF_LAYOUT.includes(measure)) return null;
-  return relaid.has(analysis) && relaid.get(analysis).analysis !== "topomap" ? `Quality of the layout “${relaid.get(analysis).words}” in detail` : "Quality of the layout in detail";
+  return relaid.has(analysis) ? `Quality of the layout “${relaid.get(analysis).words}” in detail` : "Quality of the layout in detail";
 }
 
 function drawCurves() {

@@ -21,7 +21,7 @@ function drawMaps() {
   const tree = make("div", { class: "tree" });
   root.append(make("div", { class: "maps-head" }, make("div", {}, title, about), bar), controls(), regionControls(), notices, tree, mapsView.readout, mapsView.grid);
   root.append(neverSeen());
-  root.append(make("div", { id: "region", "aria-live": "polite" }), make("div", { id: "unit" }));
+  root.append(make("p", { id: "region-said", class: "spoken", role: "status" }), make("div", { id: "region" }), make("div", { id: "unit" }));
   mapsView.showTools();
 
   const update = () => {

@@ -229,6 +229,8 @@ function cross(sheet, [x, y], r) {
 function drawRegions() {
   if (!run.layers.length) return;
   const root = document.getElementById("region");
+  // Told when units are chosen, and not again at every step.
+  view(["regions"], () => (document.getElementById("region-said").textContent = regionNow() ? `${plural(regionNow().units.length, "unit")} chosen` : ""));
   view(["regions", "drawing", "cursor", "layer", "step", "layout", "places", "width", "order"], paintMarks);
   view(["regions", "layer", "step", "quantity", "difference", "otherStep", "otherGroup", "order", "layout", "places"], () => {
     root.replaceChildren(...regionPanel(layerNow(), mapsView.index, regionNow()));
