@@ -208,11 +208,11 @@ function outline(sheet, { kind, points, radius }, r, closed) {
       else {
         points.forEach((point, i) => (i ? sheet.lineTo(...at(point)) : sheet.moveTo(...at(point))));
         if (closed) sheet.closePath();
-        else for (const point of points) sheet.rect(at(point)[0] - r / 80, at(point)[1] - r / 80, r / 40, r / 40);
       }
     },
     true,
   );
+  if (!closed) stroked(sheet, r, () => points.map(at).forEach(([x, y]) => sheet.rect(x - r / 60, y - r / 60, r / 30, r / 30)));
 }
 
 function cross(sheet, [x, y], r) {
