@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
-from netlapse.analysis.layout import apart, flas, mds, over_time, pca, procrustes, random
+from netlapse.analysis.layout import apart, fixed, flas, mds, over_time, pca, procrustes, random
 from netlapse.analysis.layout.parts import REACH, rim
 
 LAYOUTS = [flas, pca, mds, random]
@@ -71,6 +71,13 @@ def test_without_dead_units_it_is_the_layout_itself(layout):
     dead = np.zeros(40, dtype=bool)
     np.testing.assert_array_equal(apart(profiles, dead, layout=layout, seed=1), layout(profiles, seed=1))
     np.testing.assert_array_equal(apart(profiles, dead, layout=layout, seed=1, previous=before), layout(profiles, seed=1, previous=before))
+
+
+def test_under_a_fixed_layout_no_unit_leaves_its_place():
+    profiles, dead = some_dead(40, 5)
+    places = random(profiles, seed=3)
+    np.testing.assert_array_equal(apart(profiles, dead, layout=partial(fixed, positions=places)), places)
+    np.testing.assert_array_equal(apart(profiles, dead, layout=partial(over_time, layout=fixed, spread=True), previous=places), places)
 
 
 def test_only_dead_units_make_a_full_disc_and_rest_there():

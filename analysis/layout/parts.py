@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from netlapse.analysis.layout.base import checked, filled
-from netlapse.analysis.layout.calm import Layout
+from netlapse.analysis.layout.calm import Layout, fixed, method
 from netlapse.analysis.layout.disc import flas
 from netlapse.types import Float64, Int64
 
@@ -30,7 +30,8 @@ def apart(
     them is at 0.42, a gap from the rim that is the same however many are dead. With `previous`, units that stay dead stay where
     they are as far as their places remain.
 
-    Without dead units this is the layout itself. Without living ones it is the full disc of `flas`.
+    Without dead units this is the layout itself, and so it is for `fixed`, under which no unit leaves its place. Without living
+    ones it is the full disc of `flas`.
 
     previous  positions (u, 2) as this function gave them. The layout is handed those of the living, scaled by one factor to
               fill the square again, which is where they were if the same units live and the layout fills the square
@@ -41,7 +42,7 @@ def apart(
     if np.shape(dead) != (units,) or np.asarray(dead).dtype != np.bool_:
         raise ValueError(f"dead has shape {np.shape(dead)} and type {np.asarray(dead).dtype}; expected ({units},) of bool, one for each unit")
     previous = checked(previous, units)
-    if not dead.any():
+    if not dead.any() or method(layout) is fixed:
         return layout(profiles, seed=seed, previous=previous)
     if dead.all():
         return flas(np.zeros((units, 1)), seed=seed, previous=previous)
