@@ -388,3 +388,13 @@ def test_unknown_colours_and_limits_are_refused() -> None:
         relayout(RUN, colours="jet")
     with pytest.raises(ValueError, match=r"colour limit is -1"):
         relayout(RUN, limit=-1)
+
+
+def test_the_largest_contrast_of_all_steps_is_the_limit_at_each() -> None:
+    _, found = relayout(RUN, limit="max")
+    scaled = [
+        np.abs(np.asarray(found[step].arrays["contrast/1"], np.float64) / float(RUN.findings["nap"][step].arrays["scale/1"])).max()  # type: ignore[arg-type]
+        for step in found
+    ]
+    assert max(scaled) > 1.01 * min(scaled)
+    assert [float(findings.arrays["limit/1"]) for findings in found.values()] == pytest.approx([max(scaled)] * len(scaled))  # type: ignore[arg-type]
