@@ -392,9 +392,8 @@ def test_unknown_colours_and_limits_are_refused() -> None:
 
 def test_the_largest_contrast_of_all_steps_is_the_limit_at_each() -> None:
     _, found = relayout(RUN, limit="max")
-    scaled = [
-        np.abs(np.asarray(found[step].arrays["contrast/1"], np.float64) / float(RUN.findings["nap"][step].arrays["scale/1"])).max()  # type: ignore[arg-type]
-        for step in found
-    ]
-    assert max(scaled) > 1.01 * min(scaled)
-    assert [float(findings.arrays["limit/1"]) for findings in found.values()] == pytest.approx([max(scaled)] * len(scaled))  # type: ignore[arg-type]
+    contrasts = [np.asarray(findings.arrays["contrast/1"], np.float64) for findings in found.values()]
+    deviations = [float(RUN.findings["nap"][step].arrays["scale/1"]) for step in found]  # type: ignore[arg-type]
+    largest = [float(np.nanmax(np.abs(values))) / deviation for values, deviation in zip(contrasts, deviations)]
+    assert max(largest) > 1.01 * min(largest)
+    assert [float(findings.arrays["limit/1"]) for findings in found.values()] == pytest.approx([max(largest)] * len(largest))  # type: ignore[arg-type]
