@@ -7,23 +7,49 @@ image cannot be compared over checkpoints. Everything here asks the network for 
 from netlapse.analysis.saliency.analysis import DENSITY_LIMIT, saliency
 from netlapse.analysis.saliency.base import Method, batches, one_hot, resize
 from netlapse.analysis.saliency.cam import grad_cam, spatial_layer
-from netlapse.analysis.saliency.gradients import gradient
-from netlapse.analysis.saliency.maps import STRONGEST, concentration, density, similarity
+from netlapse.analysis.saliency.faithfulness import (
+    area,
+    average_drop,
+    distance_to_others,
+    faithfulness_correlation,
+    perturbation_curves,
+    random_maps,
+    sensitivity,
+)
+from netlapse.analysis.saliency.gradients import gradient, gradient_times_input, integrated_gradients, smooth_gradient
+from netlapse.analysis.saliency.maps import STRONGEST, boxes, concentration, density, distance, entropy, mass_inside, similarity, similarity_to_others
+from netlapse.analysis.saliency.occluding import occlusion
 from netlapse.analysis.saliency.panel import panel_of
 
 __all__ = [
     "DENSITY_LIMIT",
     "STRONGEST",
     "Method",
+    "area",
+    "average_drop",
     "batches",
+    "boxes",
     "concentration",
     "density",
+    "distance",
+    "distance_to_others",
+    "entropy",
+    "faithfulness_correlation",
     "grad_cam",
     "gradient",
+    "gradient_times_input",
+    "integrated_gradients",
+    "mass_inside",
+    "occlusion",
     "one_hot",
     "panel_of",
+    "perturbation_curves",
+    "random_maps",
     "resize",
     "saliency",
+    "sensitivity",
     "similarity",
+    "similarity_to_others",
+    "smooth_gradient",
     "spatial_layer",
 ]

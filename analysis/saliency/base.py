@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from netlapse.types import Array, Float32, Float64, Int64, Network
 
 Method = Callable[[Network, Array, Int64], Float32]
 """(network, inputs (n, h, w, c), classes (n,)) -> (n, h, w). A keyword `layer`, where it has one, names the explained layer."""
+
+unwarned = partial(np.errstate, invalid="ignore", over="ignore")
+"""A decorator: what a diverged network answers makes maps of NaN and infinity, which say so, and no warnings."""
 
 
 def one_hot(network: Network, inputs: Array, classes: Int64) -> Float32:
@@ -30,6 +34,11 @@ def one_hot(network: Network, inputs: Array, classes: Int64) -> Float32:
     if len(outside):
         raise ValueError(f"classes hold {sorted(set(outside.tolist()))[:5]}; this network has {k} outputs, so allowed are 0 to {k - 1}")
     return np.asarray(classes[:, None] == np.arange(k), np.float32)
+
+
+def class_logits(network: Network, inputs: Array, classes: Int64) -> Float64:
+    """(n,) the logit of each input's class, in one batch."""
+    return network.outputs(inputs)[np.arange(len(inputs)), classes].astype(np.float64)
 
 
 def batches(n: int, batch_size: int) -> Iterator[slice]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from netlapse.types import Float32, Float64
+from netlapse.types import Array, Float32, Float64
 
 STRONGEST = 0.1
 """The share of positions whose part of a map's mass is its concentration."""
@@ -51,3 +51,68 @@ def mean_defined(values: Float64) -> float:
     """Their mean over the values that are defined; NaN where none is."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")
+
+
+def similarity_to_others(maps: Float32, before: Float32) -> Float64:
+    """(n,) the null of `similarity`: the mean one of each map with the counterparts of all other inputs.
+
+    What maps of any inputs have in common (a bright middle, a dark border) is no answer to this input. NaN as `similarity`,
+    and for a single input.
+    """
+    a, b = (_deviations(_finite(m)).reshape(len(m), -1) for m in (maps, before))
+    with np.errstate(invalid="ignore"):
+        every = a @ b.T
+    np.fill_diagonal(every, np.nan)
+    return np.array([mean_defined(row) for row in every])
+
+
+def distance(maps: Float32, others: Float32) -> Float64:
+    """(n,) ||other - map|| / ||map|| over positions; NaN for a map that is zero everywhere, and where one is not finite."""
+    a, b = _finite(maps), _finite(others)
+    size = np.linalg.norm(a, axis=(1, 2))
+    return np.asarray(np.linalg.norm(b - a, axis=(1, 2)) / np.where(size > 0, size, np.nan), np.float64)
+
+
+def entropy(maps: Float32) -> Float64:
+    """(n,) Shannon's entropy of |map| / its sum, as a share of that of an even spread, its null: 1 even, 0 one position.
+
+    NaN for a map that is zero everywhere or not finite, and for one of a single position.
+    """
+    mass = np.abs(_finite(maps)).reshape(len(maps), -1)
+    total = mass.sum(axis=1, keepdims=True)
+    share = mass / np.where(total > 0, total, np.nan)
+    logarithm = np.log(np.where(share > 0, share, 1))  # 0 log 0 = 0
+    return np.asarray(-(share * logarithm).sum(axis=1) / (np.log(mass.shape[1]) if mass.shape[1] > 1 else np.nan), np.float64)
+
+
+def mass_inside(maps: Float32, masks: Array) -> Float64:
+    """(n,) the share of each map's mass, |map|, inside its mask; its null is `masks.mean(axis=(1, 2))`, the share of an even spread.
+
+    Energy-based pointing game (Wang et al., 2020, section 4.3). masks (n, h, w) from 0 to 1; see `boxes` for those of boxes.
+    NaN for a map that is zero everywhere or not finite. Raises ValueError for masks of another shape or outside 0 to 1.
+    """
+    inside = np.asarray(masks, np.float64)
+    if inside.shape != maps.shape:
+        raise ValueError(f"masks have shape {inside.shape}; expected {maps.shape}, one for each map at its resolution")
+    if not ((inside >= 0) & (inside <= 1)).all():
+        raise ValueError(f"masks hold values from {inside.min()} to {inside.max()}; expected 0 (outside) to 1 (inside)")
+    mass = np.abs(_finite(maps))
+    total = mass.sum(axis=(1, 2))
+    return np.asarray((mass * inside).sum(axis=(1, 2)) / np.where(total > 0, total, np.nan), np.float64)
+
+
+def boxes(corners: Array, size: tuple[int, int]) -> Float32:
+    """(n, h, w) masks, 1 inside boxes (n, 4) given as top, left, bottom, right in pixels, the last two exclusive.
+
+    Raises ValueError for corners of another shape, and for boxes without a pixel or beyond the image.
+    """
+    corners = np.asarray(corners)
+    if corners.ndim != 2 or corners.shape[1] != 4:
+        raise ValueError(f"boxes have shape {corners.shape}; expected (n, 4): top, left, bottom, right in pixels")
+    top, left, bottom, right = (side[:, None, None] for side in corners.T)
+    if not ((top >= 0) & (top < bottom) & (bottom <= size[0]) & (left >= 0) & (left < right) & (right <= size[1])).all():
+        raise ValueError(
+            f"boxes hold one without a pixel, or beyond the image: expected 0 <= top < bottom <= {size[0]}, 0 <= left < right <= {size[1]}"
+        )
+    y, x = np.arange(size[0])[:, None], np.arange(size[1])
+    return np.asarray((top <= y) & (y < bottom) & (left <= x) & (x < right), np.float32)
