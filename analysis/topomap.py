@@ -11,6 +11,7 @@ import numpy as np
 
 from netlapse.analysis.contrasts import Against, Contrasts, contrasted
 from netlapse.analysis.layout import apart, flas, turned
+from netlapse.analysis.layout.base import filled
 from netlapse.analysis.nap import activation_profiles, aligned_profiles, contrast, scale
 from netlapse.analysis.quality import measures, motion, null_measures, trustworthiness
 from netlapse.field import Kind, fields, interpolation
@@ -155,11 +156,18 @@ def largest(values: Float64) -> float:
 
 
 def _measured(seen: Contrasts, layer: str, places: Places, style: Style) -> dict[str, float]:
-    """What the layout of a layer is worth for the contrasts of this step, and beside it what a random layout is worth."""
+    """What the layout of a layer is worth for the contrasts of this step, and beside it what a random layout is worth.
+
+    Units that do one and the same for all inputs have no part in it, as they have none in the map.
+    """
     named = partial("{}/{}/{}".format, style.metrics)
     if seen.without_layout(layer):
         return {named(name, layer): float("nan") for name in (MEASURES if style.quality else MEASURES[:1])}
     features, positions, values = seen.features(layer), places[layer][0], seen.values[layer]
+    silent = seen.constant.get(layer, np.zeros(len(positions), bool))
+    if silent.any() and not silent.all():
+        # As if the others were alone: on a map that fills its picture, as the random one beside it does.
+        features, positions, values = features[~silent], filled(positions[~silent]), values[:, ~silent]
     if not style.quality:
         return {named("trustworthiness", layer): trustworthiness(features, positions, metric=style.metric)}
     found = measures(features, positions, values, metric=style.metric)

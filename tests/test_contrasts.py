@@ -147,6 +147,22 @@ def test_every_measure_stands_beside_that_of_a_random_layout() -> None:
     assert [name for name in alone.scalars if name.endswith("/4")] == ["layout/trustworthiness/4"]
 
 
+def test_units_that_never_change_have_no_part_in_what_a_layout_is_worth() -> None:
+    net = network()
+    with torch.no_grad():
+        net.module[0].weight[[3, 7]] = 0  # type: ignore[index]
+        net.module[0].bias[[3, 7]] = -1  # type: ignore[index]
+    shot = Snapshot(net, probe(), 0, ["1"])
+    found = topomap(shot, None, layout=pca)
+    living = np.delete(np.arange(20), [3, 7])
+    values = contrast(shot.statistics.profile("1"))[:, living]
+    own, null = measures(values.T, pca(values.T), values), null_measures(values.T, values)
+    for name in MEASURES:
+        # Scaled about the middle and back, positions round.
+        assert found.scalars[f"layout/{name}/1"] == pytest.approx(own[name], rel=1e-4)
+        assert found.scalars[f"layout/{name}_null/1"] == null[name]
+
+
 def test_the_metric_of_a_layout_is_the_one_bound_to_it_or_to_the_layout_inside() -> None:
     assert metric_of(flas) == "euclidean"
     assert metric_of(partial(pca, metric="cosine")) == "cosine"
