@@ -519,7 +519,7 @@ def test_maps_are_laid_out_anew_beside_those_that_were_observed(record: Path) ->
     assert files(record) == there
     pictures = (record / "images" / "topomap_last" / "relu1").iterdir()
     before = {path.name: path.read_bytes() for path in pictures}
-    assert reanalysed(f"run={record}", "relayout=last", "analyses.topomap.limit=1.0")  # what is recorded beside the pictures stays the same
+    assert reanalysed(f"run={record}", "relayout=last", "analyses.topomap.dots=true")  # what is recorded beside the pictures stays the same
     assert all(path.read_bytes() != before[path.name] for path in (record / "images" / "topomap_last" / "relu1").iterdir())
     assert reanalysed(f"run={record}", "relayout=2")
     assert sorted(read(record).findings["topomap_at_2"]) == [0, 1, 2, 3]
