@@ -491,8 +491,8 @@ def test_grad_cam_says_which_layers_it_can_explain() -> None:
 
 def test_saliency_refuses_arguments_that_cannot_be() -> None:
     snapshot = Snapshot(TorchNetwork(linear(c=1)), probe(), 0)
-    with pytest.raises(ValueError, match="the target 'labels'; expected 'label' or 'predicted'"):
-        saliency(snapshot, None, target="labels")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="target is 'labels'; allowed are 'label' and 'predicted', 'runner_up', and a class: 0 to 3, or one of"):
+        saliency(snapshot, None, target="labels")
     with pytest.raises(ValueError, match="a panel of 0 inputs; expected at least 1"):
         saliency(snapshot, None, panel=0)
     with pytest.raises(ValueError, match="given no method; name one"):

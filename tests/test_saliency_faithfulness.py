@@ -65,7 +65,7 @@ def visible(net: nn.Module, layer: str) -> Int64:
 def test_the_curves_are_their_definition() -> None:
     """Position by position in the map's order, one input at a time."""
     net, maps = small_cnn(inplace=False), random_maps((5, 9, 7), seed=3)
-    shares, deletion, insertion = perturbation_curves(TorchNetwork(net), images(), CLASSES, maps, steps=10, baseline=0.2, batch_size=7)
+    shares, deletion, insertion = perturbation_curves(TorchNetwork(net), images(), CLASSES, maps, steps=9, baseline=0.2, batch_size=7)
     assert shares.tolist() == [*(7 * i / 63 for i in range(9)), 1]  # 63 positions in parts of 7
     for n in range(5):
         ordered = sorted(((y, x) for y in range(9) for x in range(7)), key=lambda place, n=n: -maps[n][place])
@@ -288,14 +288,21 @@ def test_maps_that_order_nothing_have_no_numbers_and_the_others_keep_theirs() ->
         np.testing.assert_array_equal(found[2:], expected[2:])
 
 
-def test_a_network_that_diverged_has_no_numbers() -> None:
+@pytest.mark.parametrize("weight", [np.nan, np.inf, 1e38])
+def test_a_network_that_diverged_has_no_numbers(weight: float) -> None:
     net = linear()
-    nn.init.constant_(net[1].weight, np.nan)
+    nn.init.constant_(net[1].weight, weight)
+    net = nn.Sequential(nn.Hardtanh(0.5, 1), net)  # of inputs above zero, whose sum is infinite
     network, maps = TorchNetwork(net), random_maps((5, 9, 7))
     _, deletion, insertion = perturbation_curves(network, images(), CLASSES, maps)
     for found in (deletion, insertion, average_drop(network, images(), CLASSES, maps), faithfulness_correlation(network, images(), CLASSES, maps)):
         assert np.isnan(found).all()
-    assert np.isnan(sensitivity(network, images(), CLASSES, gradient)).all()
+
+
+def test_maps_that_are_not_finite_have_no_sensitivity() -> None:
+    net = linear()
+    nn.init.constant_(net[1].weight, np.inf)
+    assert np.isnan(sensitivity(TorchNetwork(net), images(), CLASSES, gradient)).all()
 
 
 def test_what_cannot_be_is_refused() -> None:

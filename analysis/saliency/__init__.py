@@ -18,22 +18,28 @@ from netlapse.analysis.saliency.faithfulness import (
 )
 from netlapse.analysis.saliency.gradients import gradient, gradient_times_input, integrated_gradients, smooth_gradient
 from netlapse.analysis.saliency.maps import STRONGEST, boxes, concentration, density, distance, entropy, mass_inside, similarity, similarity_to_others
+from netlapse.analysis.saliency.measures import MEASURES
 from netlapse.analysis.saliency.occluding import occlusion
-from netlapse.analysis.saliency.panel import panel_of
+from netlapse.analysis.saliency.panel import WHY, Target, chosen_of, explained_classes, panel_of
 
 __all__ = [
     "DENSITY_LIMIT",
+    "MEASURES",
     "STRONGEST",
+    "WHY",
     "Method",
+    "Target",
     "area",
     "average_drop",
     "batches",
     "boxes",
+    "chosen_of",
     "concentration",
     "density",
     "distance",
     "distance_to_others",
     "entropy",
+    "explained_classes",
     "faithfulness_correlation",
     "grad_cam",
     "gradient",

@@ -5,32 +5,44 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
+from itertools import combinations
 
 import numpy as np
 
 from netlapse.analysis.saliency.base import Method, batches, resize
 from netlapse.analysis.saliency.cam import grad_cam, is_spatial, spatial_layer
 from netlapse.analysis.saliency.gradients import gradient
-from netlapse.analysis.saliency.maps import concentration, density, mean_defined, similarity
-from netlapse.analysis.saliency.panel import panel_of
-from netlapse.probe import softmax
+from netlapse.analysis.saliency.maps import concentration, density, entropy, mass_inside, mean_defined, similarity, similarity_to_others
+from netlapse.analysis.saliency.measures import MEASURES, measured, measured_null, null_of
+from netlapse.analysis.saliency.panel import WHY, Target, answers, check_target, chosen_of, explained_classes, panel_of
 from netlapse.render import saliency_strip
-from netlapse.types import Array, Findings, Network, Snapshot, UInt8, checked_by
+from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, Snapshot, UInt8, checked_by
 
 DENSITY_LIMIT = 6.0
 """Times an even spread, at full colour."""
 
 
-def _check(snapshot: Snapshot, *, panel: int = 16, target: str = "label", **options: object) -> None:
+def _check(
+    snapshot: Snapshot,
+    *,
+    panel: int = 16,
+    target: Target = "label",
+    chosen: int = 0,
+    measures: Sequence[str] = (),
+    limit_measured: int = 8,
+    masks: Array | None = None,
+    **options: object,
+) -> None:
     """The panel and its labels fit the network, where that ends in scores of classes."""
-    if target not in ("label", "predicted"):
-        raise ValueError(f"saliency target is {target!r}; allowed are 'label' and 'predicted'")
-    labels = snapshot.probe.labels[panel_of(snapshot.probe.labels, panel)]
+    probe = snapshot.probe
+    check_target(target, probe.class_names)
+    _check_options(probe.inputs.shape, panel, chosen, measures, limit_measured, masks)
+    labels = probe.labels[panel_of(probe.labels, panel)]
     try:
-        k = snapshot.network.outputs(snapshot.probe.inputs[:2]).shape[1]
+        k = snapshot.network.outputs(probe.inputs[:2]).shape[1]
     except ValueError:  # an autoencoder has no classes: this analysis is reported, and the others go on
         return
+    check_target(target, probe.class_names, k)
     if target == "label" and k <= labels.max():
         raise ValueError(
             f"probe labels hold {labels.max()}, and the network has {k} outputs, so allowed are 0 to {k - 1}; for a network whose outputs are no "
@@ -45,70 +57,202 @@ def saliency(
     *,
     methods: Mapping[str, Method] | Sequence[Method] | None = None,
     panel: int = 16,
-    target: Literal["label", "predicted"] = "label",
+    target: Target = "label",
+    chosen: int = 0,
+    measures: Sequence[str] = (),
+    limit_measured: int = 8,
+    masks: Array | None = None,
 ) -> Findings:
-    """Maps of a fixed panel of the probe by each method, and how they change and concentrate.
+    """Maps of a panel of the probe by each method, how they change and concentrate, and whether to believe them.
 
     methods   name -> method, or methods that have a `__name__`; None: `gradient`, and `grad_cam` where the network has a
               spatial layer
     panel     how many of the probe's inputs are explained, the same at every checkpoint; see `panel_of`
-    target    whether the score of each input's label is explained or that of the class predicted at this step
+    target    the class whose score is explained: that of each input's label, the one predicted at this step, the runner-up,
+              or one by its index or name; see `explained_classes`
+    chosen    how many inputs are explained beside them because their prediction changed since the checkpoint before, as many
+              because it is wrong, and as many because it is right; see `chosen_of`. It takes a forward pass of the probe, shared
+              with the analyses that need one
+    measures  names among `MEASURES`, which ask the network again: of each input and method, deletion and insertion 10 times
+              each, average_drop twice, faithfulness 51 times, sensitivity 5 times for a map; and, but for the last, as often for random maps
+    limit_measured   of how many inputs of the panel, the first ones, the measures are taken
+    masks     (n, h, w) for the probe's inputs, from 0 to 1, 1 where the object is; see `boxes`
 
     arrays    `inputs` (m,) indices into the probe, `panel` (m, h, w, c), `labels`, `predictions`, `confidence` (the
-              prediction's softmax probability), `classes` (the explained ones), all (m,), `maps/<method>` (m, h, w) raw.
+              prediction's softmax probability), `classes` (the explained ones), all (m,), `maps/<method>` (m, h, w) raw;
+              `maps_first/<method>` those of the first step that was observed, `step_first`.
               An input whose logits are not all finite has the prediction -1, which is no class, and NaN for its
-              confidence and maps
-    scalars   `saliency/similarity/<method>` the mean `similarity` to the maps of the checkpoint before (of another class,
-              where the prediction changed and is the target); absent where that has no maps of this panel and size.
-              `saliency/concentration/<method>` the mean `concentration`. Both over the maps for which they are defined,
-              NaN where there is none. `saliency/blank/<method>` the share of maps that are zero everywhere.
+              confidence and maps.
+              `measures/<measure>/<method>` and `measures_null/<measure>/<method>` one number for each measured input.
+              Of the chosen inputs the same, as `inputs_chosen`, `maps_chosen/<method>` ..., in rows of equal number for each
+              reason, `why_chosen`: where an input is lacking its index is -1 and its values are -1 or NaN; `predictions_probe` (n,)
+    scalars   means over the panel's maps for which a number is defined, NaN where there is none, as `saliency/<number>/<method>`.
+              `similarity` to the maps of the checkpoint before (of another class, where the prediction changed and is the
+              target), absent where that has no maps of this panel and size; `similarity_null` of maps with those of other
+              inputs; `similarity_first` to the first ones: where these are of the initialised network, a method that looks at
+              what was learnt comes away from 1 (the sanity check of Adebayo et al., 2018).
+              `concentration`, `entropy`; `blank`, the share of maps that are zero everywhere. With masks `mass_inside`, and its null.
+              Each measure, and its null, as `deletion`, `deletion_null`.
+              `saliency/agreement/<method> and <other>` the mean similarity of |map| by two methods, `agreement_null` with other inputs'
     images    `saliency/<method>`: `density`, from 0 to 6 times an even spread; maps that are zero everywhere or not finite
-              have none, and say so
+              have none, and say so. `saliency/<method>/chosen` of the chosen inputs, where there are any
 
-    Raises ValueError for a probe that is not of images, an unknown target, a panel of none, no methods, and methods that are
-    unnamed, named alike or return anything but (m, h, w).
+    Raises ValueError for a probe that is not of images, an unknown target or measure, a panel of none, no methods, methods
+    that are unnamed, named alike or return anything but (m, h, w), and masks that do not fit the probe.
     """
     probe, network = snapshot.probe, snapshot.network
-    if target not in ("label", "predicted"):
-        raise ValueError(f"saliency was given the target {target!r}; expected 'label' or 'predicted'")
-    if panel < 1:
-        raise ValueError(f"saliency was given a panel of {panel} inputs; expected at least 1")
-    chosen = panel_of(probe.labels, panel)
-    images, labels = probe.inputs[chosen], probe.labels[chosen]
+    _check_options(probe.inputs.shape, panel, chosen, measures, limit_measured, masks)
+    fixed = panel_of(probe.labels, panel)
+    images, labels = probe.inputs[fixed], probe.labels[fixed]
     if images.ndim != 4:
         raise ValueError(f"saliency maps need images (n, h, w, c); this probe's inputs have shape {probe.inputs.shape}; leave this analysis out")
     logits = snapshot.once("logits", lambda: np.concatenate([network.outputs(images[b]) for b in batches(len(images), snapshot.batch_size)]))
-    finite = np.isfinite(logits).all(axis=1)
-    predictions = np.where(finite, logits.argmax(axis=1), -1).astype(np.int64)
-    confidence = np.full(len(logits), np.nan)
-    confidence[finite] = softmax(logits[finite]).max(axis=1)
-    classes = labels if target == "label" else predictions
-    # Grey and RGB are drawn as they are; what has other channels is drawn as their mean.
-    shown = images.astype(np.float64) if images.shape[3] in (1, 3) else images.mean(axis=3, keepdims=True, dtype=np.float64)
-    arrays: dict[str, Array] = {"inputs": chosen, "panel": images, "labels": labels}
+    predictions, confidence = answers(logits)
+    classes = explained_classes(target, labels, logits, probe.class_names)
+    arrays: dict[str, Array] = {"inputs": fixed, "panel": images, "labels": labels}
     arrays |= {"predictions": predictions, "confidence": confidence, "classes": classes}
     scalars: dict[str, float] = {}
     drawn: dict[str, UInt8] = {}
-    said = [f"{_class(probe.class_names, k)} {c:.0%}" if k >= 0 else "not finite" for k, c in zip(predictions, confidence)]
-    captions = [f"{_class(probe.class_names, k)} -> {what}" for k, what in zip(labels, said)]
+    asked = np.maximum(classes, 0)
+    captions = _captions(probe.class_names, labels, predictions, confidence)
     earlier: Mapping[str, Array] = previous.arrays if previous and np.array_equal(previous.arrays.get("panel", np.empty(0)), images) else {}
-    for name, method in (_default(network, images) if methods is None else _named(methods)).items():
-        asked = partial(method, network, images, np.maximum(classes, 0))
-        maps = np.asarray(snapshot.once(f"maps/{name}", asked), np.float32)
-        if maps.ndim != 3 or len(maps) != len(images):
-            raise ValueError(f"saliency method {name!r} returned maps of shape {maps.shape}; expected ({len(images)}, h, w), one map per input")
-        maps = np.where(finite[:, None, None], maps, np.float32(np.nan))  # a score that is no number depends on nothing
+    arrays["step_first"] = np.asarray(earlier.get("step_first", snapshot.step))
+    q = slice(limit_measured)
+    random = None
+    if measures:
+        null = partial(measured_null, measures, network, images[q], asked[q], snapshot.batch_size)
+        random = snapshot.once("measures_null", null)
+    named = _default(network, images) if methods is None else _named(methods)
+    for name, method in named.items():
+        maps = snapshot.once(f"maps/{name}", partial(_maps, name, method, network, images, asked))
+        maps = np.where(predictions[:, None, None] < 0, np.float32(np.nan), maps)  # a score that is no number depends on nothing
         arrays[f"maps/{name}"] = maps
-        before = earlier.get(f"maps/{name}")
-        if before is not None and before.shape == maps.shape:
-            scalars[f"saliency/similarity/{name}"] = mean_defined(similarity(maps, np.asarray(before, np.float32)))
-        scalars[f"saliency/concentration/{name}"] = mean_defined(concentration(maps))
-        scalars[f"saliency/blank/{name}"] = float((maps == 0).all(axis=(1, 2)).mean())
-        title = ", ".join([name, *_explained(method, network, images), f"step {snapshot.step}"])
-        missing = ["zero" if zero else "not finite" for zero in (maps == 0).all(axis=(1, 2))]
-        strip = saliency_strip(shown, resize(density(maps), images.shape[1:3]), captions, DENSITY_LIMIT, title, missing=missing)
-        drawn[f"saliency/{name}"] = strip
+        first = earlier.get(f"maps_first/{name}")
+        arrays[f"maps_first/{name}"] = maps if first is None or first.shape != maps.shape else first
+        numbers = _numbers(maps, earlier.get(f"maps/{name}"), first)
+        large = resize(maps, images.shape[1:3]).astype(np.float32)
+        if masks is not None:
+            inside = np.asarray(masks, np.float64)[fixed]
+            numbers |= {"mass_inside": mass_inside(large, inside), "mass_inside_null": inside.mean(axis=(1, 2))}
+        if random is not None:
+            of = partial(measured, measures, network, images[q], asked[q], large[q], _at(method, images), snapshot.batch_size)
+            for measure, values, null_values in zip(measures, snapshot.once(f"measures/{name}", of), random):
+                beside = null_of(measure, large[q], null_values)
+                numbers |= {measure: values, f"{measure}_null": beside}
+                arrays |= {f"measures/{measure}/{name}": values, f"measures_null/{measure}/{name}": beside}
+        scalars |= {f"saliency/{number}/{name}": mean_defined(values) for number, values in numbers.items()}
+        title = ", ".join([name, *_explained(method, network, images), *_of_class(target), f"step {snapshot.step}"])
+        drawn[f"saliency/{name}"] = _strip(images, maps, captions, title)
+    scalars |= _agreement({name: arrays[f"maps/{name}"] for name in named}, images.shape[1:3])
+    if chosen:
+        more, pictures = _chosen(snapshot, earlier, named, chosen, target, fixed)
+        arrays |= more
+        drawn |= pictures
     return Findings(arrays, scalars, drawn)
+
+
+def _check_options(shape: tuple[int, ...], panel: int, chosen: int, measures: Sequence[str], limit_measured: int, masks: Array | None) -> None:
+    """What can be wrong whatever the network says."""
+    if panel < 1:
+        raise ValueError(f"saliency was given a panel of {panel} inputs; expected at least 1")
+    if chosen < 0 or limit_measured < 1:
+        raise ValueError(f"saliency was given chosen={chosen} and limit_measured={limit_measured}; expected at least 0 and at least 1")
+    if isinstance(measures, str) or (unknown := [name for name in measures if name not in MEASURES]):
+        raise ValueError(f"saliency was given the measures {measures if isinstance(measures, str) else unknown}; expected a list of {list(MEASURES)}")
+    if masks is not None and np.shape(masks) != shape[:3]:
+        raise ValueError(f"saliency was given masks of shape {np.shape(masks)}; expected {shape[:3]}, one for each of the probe's inputs")
+
+
+def _maps(name: str, method: Method, network: Network, images: Array, classes: Int64) -> Float32:
+    maps = np.asarray(method(network, images, classes), np.float32)
+    if maps.ndim != 3 or len(maps) != len(images):
+        raise ValueError(f"saliency method {name!r} returned maps of shape {maps.shape}; expected ({len(images)}, h, w), one map per input")
+    return maps
+
+
+def _at(method: Method, images: Array) -> Method:
+    """The same method with maps at the images' resolution."""
+
+    def resized(network: Network, inputs: Array, classes: Int64) -> Float32:
+        return resize(np.asarray(method(network, inputs, classes), np.float32), images.shape[1:3]).astype(np.float32)
+
+    return resized
+
+
+def _numbers(maps: Float32, before: Array | None, first: Array | None) -> dict[str, Float64]:
+    """What maps say by themselves and beside earlier ones (None, or of another size: no number)."""
+    numbers = {"concentration": concentration(maps), "entropy": entropy(maps), "blank": (maps == 0).all(axis=(1, 2)).astype(np.float64)}
+    if before is not None and before.shape == maps.shape:
+        earlier = np.asarray(before, np.float32)
+        numbers |= {"similarity": similarity(maps, earlier), "similarity_null": similarity_to_others(maps, earlier)}
+    if first is not None and first.shape == maps.shape:
+        numbers["similarity_first"] = similarity(maps, np.asarray(first, np.float32))
+    return numbers
+
+
+def _agreement(maps: Mapping[str, Array], size: tuple[int, ...]) -> dict[str, float]:
+    sizes = {name: resize(np.abs(np.asarray(values, np.float32)), size).astype(np.float32) for name, values in maps.items()}
+    found: dict[str, float] = {}
+    for (a, one), (b, other) in combinations(sizes.items(), 2):
+        found[f"saliency/agreement/{a} and {b}"] = mean_defined(similarity(one, other))
+        found[f"saliency/agreement_null/{a} and {b}"] = mean_defined(similarity_to_others(one, other))
+    return found
+
+
+def _chosen(
+    snapshot: Snapshot, earlier: Mapping[str, Array], methods: Mapping[str, Method], size: int, target: Target, fixed: Int64
+) -> tuple[dict[str, Array], dict[str, UInt8]]:
+    """The arrays and pictures of the inputs that are worth a look at this checkpoint."""
+    probe, logits = snapshot.probe, snapshot.statistics.logits
+    if logits is None:
+        raise ValueError("saliency cannot choose inputs by their predictions: the network's output is no score per class (n, k); leave out `chosen`")
+    predictions, confidence = answers(logits)
+    before = earlier.get("predictions_probe")
+    inputs = chosen_of(probe.labels, predictions, None if before is None else np.asarray(before, np.int64), size, fixed)
+    there = inputs >= 0
+    found = inputs[there]
+    classes = explained_classes(target, probe.labels[found], logits[found], probe.class_names)
+    why = np.repeat(WHY, size)
+
+    def rows(values: Array, missing: float) -> Array:
+        filled = np.full((len(inputs), *values.shape[1:]), missing, values.dtype)
+        filled[there] = values
+        return filled
+
+    integers = {"labels": probe.labels[found], "predictions": predictions[found], "classes": classes}
+    arrays: dict[str, Array] = {"predictions_probe": predictions, "inputs_chosen": inputs, "why_chosen": why}
+    arrays |= {f"{name}_chosen": rows(values, -1) for name, values in integers.items()}
+    arrays |= {"confidence_chosen": rows(confidence[found], np.nan), "panel_chosen": rows(probe.inputs[found], np.nan)}
+    drawn: dict[str, UInt8] = {}
+    if not len(found):
+        return arrays, drawn
+    said = _captions(probe.class_names, probe.labels[found], predictions[found], confidence[found])
+    captions = [f"{reason}: {caption}" for reason, caption in zip(why[there], said)]
+    for name, method in methods.items():
+        maps = _maps(name, method, snapshot.network, probe.inputs[found], np.maximum(classes, 0))
+        maps = np.where(predictions[found][:, None, None] < 0, np.float32(np.nan), maps)
+        arrays[f"maps_chosen/{name}"] = rows(maps, np.nan)
+        title = ", ".join([f"{name} of chosen inputs", *_of_class(target), f"step {snapshot.step}"])
+        drawn[f"saliency/{name}/chosen"] = _strip(probe.inputs[found], maps, captions, title)
+    return arrays, drawn
+
+
+def _strip(images: Array, maps: Float32, captions: Sequence[str], title: str) -> UInt8:
+    # Grey and RGB are drawn as they are; what has other channels is drawn as their mean.
+    pictures = np.asarray(images, np.float64)
+    shown = pictures if pictures.shape[3] in (1, 3) else pictures.mean(axis=3, keepdims=True)
+    missing = ["zero" if zero else "not finite" for zero in (maps == 0).all(axis=(1, 2))]
+    return saliency_strip(shown, resize(density(maps), images.shape[1:3]), captions, DENSITY_LIMIT, title, missing=missing)
+
+
+def _captions(names: Sequence[str], labels: Int64, predictions: Int64, confidence: Float64) -> list[str]:
+    said = [f"{_class(names, k)} {c:.0%}" if k >= 0 else "not finite" for k, c in zip(predictions, confidence)]
+    return [f"{_class(names, k)} -> {what}" for k, what in zip(labels, said)]
+
+
+def _of_class(target: Target) -> list[str]:
+    """Which class is explained, where that is neither the label's nor the predicted one; in words."""
+    return [] if target in ("label", "predicted") else ["the runner-up" if target == "runner_up" else f"class {target}"]
 
 
 def _default(network: Network, inputs: Array) -> dict[str, Method]:

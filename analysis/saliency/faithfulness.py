@@ -131,8 +131,7 @@ def faithfulness_correlation(
             i, s = np.divmod(np.arange(len(inputs) * subsets)[batch], subsets)
             lost.append(whole[i] - class_logits(network, np.where(covered[s][..., None], hidden[i], inputs[i]), classes[i]))
     sums = np.einsum("nhw,shw->ns", maps.astype(np.float64), covered)
-    alike = similarity(sums[..., None], np.concatenate(lost).reshape(len(inputs), subsets)[..., None])  # type: ignore[arg-type]
-    return np.where(_orderless(maps), np.nan, alike)
+    return similarity(sums[..., None], np.concatenate(lost).reshape(len(inputs), subsets)[..., None])
 
 
 @unwarned()

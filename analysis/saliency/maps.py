@@ -10,7 +10,7 @@ STRONGEST = 0.1
 """The share of positions whose part of a map's mass is its concentration."""
 
 
-def similarity(maps: Float32, before: Float32) -> Float64:
+def similarity(maps: Float32 | Float64, before: Float32 | Float64) -> Float64:
     """(n,) Pearson's correlation over positions of each map with its counterpart; NaN where one of the two is constant or not finite."""
     a, b = (_deviations(_finite(m)) for m in (maps, before))
     return np.asarray((a * b).sum(axis=(1, 2)), np.float64)
@@ -35,7 +35,7 @@ def density(maps: Float32) -> Float64:
     return np.asarray(mass / np.where(mean > 0, mean, np.nan), np.float64)
 
 
-def _finite(maps: Float32) -> Float64:
+def _finite(maps: Float32 | Float64) -> Float64:
     """float64, NaN all over where a map holds anything that is not finite."""
     return np.where(np.isfinite(maps).all(axis=(1, 2), keepdims=True), maps, np.nan).astype(np.float64)
 
