@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Exact = Float32 | Float64
+"""In the precision of the network, but at least float32."""
 Int64 = NDArray[np.int64]
 UInt8 = NDArray[np.uint8]
 Array = NDArray[np.generic]
 A = TypeVar("A", bound=Array)
 Spatial = Literal["mean", "keep"]
+Magnitude = Literal["terms", "gradients"]
 LARGEST_RESPONSES = 2 * 2**30
 """Bytes of responses to single inputs above which `Snapshot.responses` refuses to start."""
 Role = Literal["activation", "block", "output", "weights", "other"]
@@ -163,6 +166,49 @@ class Explained:
     outputs: Float32
 
 
+@dataclass(frozen=True, eq=False)
+class FullGradient:
+    """The score of each input's class as a sum: of gradient x input, and of the terms, over everything but the batch.
+
+    gradient  (n, ...) by the inputs; float64 only where all of the network computes in it
+    terms     layer, or operation in it -> (n, ...) channels-last, the gradient by its output x its bias
+    scores    (n,) the logits of the classes
+    images    the names of the terms (n, h, w, u) whose h and w are those of an image
+    """
+
+    gradient: Exact
+    terms: Mapping[str, Exact]
+    scores: Exact
+    images: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class BiasMagnitude:
+    """What a map takes of one term of a full gradient: its absolute values, or those of its gradient alone.
+
+    shape      of one input's term, channels-last
+    total      (n,) the term's sum         mass  (n,) the sum of its absolute values
+    map        (n, h, w) the sum over units of the absolute values; None where the term is not that of an image
+    low, high  (n,) the lowest and the highest absolute value; None as `map`
+    """
+
+    shape: tuple[int, ...]
+    total: Exact
+    mass: Exact
+    map: Exact | None = None
+    low: Exact | None = None
+    high: Exact | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FullGradientMagnitudes:
+    """A `FullGradient` of which only what a map takes has left the framework."""
+
+    gradient: Exact
+    terms: Mapping[str, BiasMagnitude]
+    scores: Exact
+
+
 class Network(Protocol):
     """A network as analyses see it: numpy in, numpy out, channels-last, and nothing about it changed afterwards."""
 
@@ -196,6 +242,18 @@ class Network(Protocol):
 
     def explained(self, inputs: Array, layers: Sequence[str], classes: Int64 | None = None) -> Explained:
         """Activations, and the gradient by them of the logit of each input's class (None: the predicted one), in one pass."""
+        ...
+
+    def full_gradient(self, inputs: Array, classes: Int64) -> FullGradient:
+        """The logit of each input's class as the sum of an input term and of one term for every bias, in one pass."""
+        ...
+
+    def full_gradient_magnitudes(self, inputs: Array, classes: Int64, of: Magnitude = "terms") -> FullGradientMagnitudes:
+        """The same, of which only sums of absolute values leave the framework: of the terms, or of the gradients at biases."""
+        ...
+
+    def full_gradient_gaps(self, inputs: Array, classes: Int64) -> Mapping[str, Exact]:
+        """Layer -> (n,) what it adds to the score that no term accounts for; "" is the network's own forward."""
         ...
 
 

@@ -23,7 +23,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netlapse.backends import checked_classes, checked_groups
-from netlapse.types import Array, Explained, Float32, Int64, Layer, ProbeSet, Responses, Spatial
+from netlapse.types import (
+    Array,
+    Exact,
+    Explained,
+    Float32,
+    FullGradient,
+    FullGradientMagnitudes,
+    Int64,
+    Layer,
+    Magnitude,
+    ProbeSet,
+    Responses,
+    Spatial,
+)
 
 CORPUS = "corpus.csv"
 LAYER_NAMES = "layer_names.json"
@@ -222,6 +235,21 @@ class RecordedNetwork:
         chosen = logits.argmax(axis=1) if classes is None else checked_classes(classes, *logits.shape)
         cotangent = np.asarray(chosen[:, None] == np.arange(logits.shape[1]), np.float32)
         return Explained(self.activations(inputs, layers), self.vjp(inputs, "output", cotangent, layers), logits)
+
+    def full_gradient(self, inputs: Array, classes: Int64) -> FullGradient:
+        """Raises ValueError: activations and gradients were recorded, and no biases."""
+        raise ValueError(self._without_biases())
+
+    def full_gradient_magnitudes(self, inputs: Array, classes: Int64, of: Magnitude = "terms") -> FullGradientMagnitudes:
+        """Raises ValueError as `full_gradient`."""
+        raise ValueError(self._without_biases())
+
+    def full_gradient_gaps(self, inputs: Array, classes: Int64) -> dict[str, Exact]:
+        """Raises ValueError as `full_gradient`."""
+        raise ValueError(self._without_biases())
+
+    def _without_biases(self) -> str:
+        return f"no full gradient of what was recorded in {self.folder}: there are activations and gradients, and no biases; use saliency.gradient"
 
     def _check_cotangent(self, logits: Float32, finite: NDArray[np.bool_], cotangent: Array) -> None:
         try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import keras
 import numpy as np
@@ -21,7 +21,20 @@ from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 from netlapse.backends import checked_classes, checked_groups
-from netlapse.types import Array, Explained, Float32, Int64, Layer, Responses, Role, Spatial
+from netlapse.types import (
+    Array,
+    Exact,
+    Explained,
+    Float32,
+    FullGradient,
+    FullGradientMagnitudes,
+    Int64,
+    Layer,
+    Magnitude,
+    Responses,
+    Role,
+    Spatial,
+)
 
 if TYPE_CHECKING:
     from keras import KerasTensor as Tensor  # of whichever backend
@@ -31,12 +44,25 @@ else:
 _LOGITS = ""  # where no layer's name is
 Seen = Callable[[str, Tensor], Tensor | None]
 Body = Callable[..., Mapping[str, Tensor]]
+Part = Literal["values", "terms", "gradients", "gaps"]
 
 _ACTIVATIONS = (keras.layers.Activation, keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.PReLU, keras.layers.ELU)
 _NOT_NONLINEAR = (keras.activations.linear, keras.activations.softmax, keras.activations.log_softmax, keras.activations.sparsemax)
 _STEPWISE = (keras.layers.RNN, keras.layers.TimeDistributed)
 _CHANNELS_LAST = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding, keras.layers.MultiHeadAttention, keras.layers.RNN)
 _DATA_FORMATS = {"channels_first": 1, "channels_last": -1}
+# One bias each, and not one for each operation that a backend makes them of: as they are in torch.
+_ATOMS = (
+    *_ACTIVATIONS,
+    keras.layers.Softmax,
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.RMSNormalization,
+    keras.layers.UnitNormalization,
+    *_STEPWISE,
+    keras.layers.Bidirectional,
+)
 _NORMS = (keras.layers.BatchNormalization, keras.layers.GroupNormalization)
 
 
@@ -57,9 +83,23 @@ class _Backend(Protocol):
         self, forward: Callable[[Tensor, Seen], Tensor], score: Callable[[Mapping[str, Tensor]], Tensor], wrt: Sequence[str], tensor: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]: ...
 
+    def full_gradient(
+        self, forward: Callable[[Tensor, Calls], Tensor], array: Array, units: int, classes: Int64, of: Part
+    ) -> tuple[Exact, dict[str, Any], Exact]: ...
+
     def scores(self) -> AbstractContextManager[Callable[[Tensor], Tensor]]: ...
 
     def undisturbed(self) -> AbstractContextManager[None]: ...
+
+
+class Calls(Protocol):
+    """What a backend is told of a layer's calls as they begin and end; it may change a call's arguments."""
+
+    def entered(self, call: str, args: Any, kwargs: Any, *, whole: bool) -> tuple[Any, Any]: ...
+
+    def atom(self, function: Callable[..., Any], name: str, args: Any, kwargs: Any, *, constant: bool) -> Any: ...
+
+    def left(self, output: object) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -360,6 +400,60 @@ class KerasNetwork:
         }
         return Explained(of["activation"], of["gradient"], _float32(found[_LOGITS]))
 
+    def full_gradient(self, inputs: Array, classes: Int64) -> FullGradient:
+        """The logit of each input's class as a sum of an input term and of one term for every bias; one forward, one backward.
+
+        classes  (n,) integers
+
+        A term goes by the name of its layer, where that has no layers inside and one bias; else by that and the operation's
+        (`block.tanh`, `tanh` in the network's own call), the second with `.call2`. Raises ValueError for token ids, for classes
+        that are no outputs, for logits that no gradient connects with the inputs, and for an operation with a bias whose
+        output has no axis of the inputs.
+        """
+        gradient, terms, scores = self._decomposed(inputs, classes, "values")
+        images = frozenset(name for name, (_, is_image) in terms.items() if is_image)
+        return FullGradient(gradient, {name: term for name, (term, _) in terms.items()}, scores, images)
+
+    def full_gradient_magnitudes(self, inputs: Array, classes: Int64, of: Magnitude = "terms") -> FullGradientMagnitudes:
+        """The same, of which only sums of absolute values leave the framework: of the terms, or of the gradients at biases."""
+        return FullGradientMagnitudes(*self._decomposed(inputs, classes, of))
+
+    def full_gradient_gaps(self, inputs: Array, classes: Int64) -> dict[str, Exact]:
+        """{layer call: (n,)} what it adds to the scores that no term accounts for, apart from calls inside it; "" is the network's own."""
+        return self._decomposed(inputs, classes, "gaps")[1]
+
+    def _decomposed(self, inputs: Array, classes: Int64, of: Part) -> tuple[Exact, dict[str, Any], Exact]:
+        described = self._described(inputs)
+        if len(described.output_shape) != 1:
+            raise ValueError(f"the network's output has shape {(len(inputs), *described.output_shape)}; expected (n, k), one score per class")
+        chosen = checked_classes(classes, len(inputs), *described.output_shape)
+        if not np.issubdtype(np.asarray(inputs).dtype, np.floating):
+            raise ValueError("no full gradient by token ids: they are integers; explain a network that takes floats")
+
+        def forward(tensor: Tensor, told: Calls) -> Tensor:
+            counts: dict[keras.Layer, int] = {}
+
+            def around(layer: keras.Layer, call: Callable[..., object], args: Any, kwargs: Any) -> object:
+                name = _call_name(layer, self._names, counts)
+                args, kwargs = told.entered(name, args, kwargs, whole=not _is_container(layer))
+                if isinstance(layer, _ATOMS):
+                    constant = isinstance(layer, keras.layers.BatchNormalization)
+                    output = told.atom(call, layer.name, args, kwargs, constant=constant)
+                else:
+                    with _fused_activation(layer, name, told):
+                        output = call(*args, **kwargs)
+                told.left(output)
+                return output
+
+            with self._backend.scores() as behind, self._tapped(self._names, lambda layer, args, output: None, around):
+                return behind(self._logits(self._call(tensor)))
+
+        units = 1 if self._channels_first and np.ndim(inputs) > 2 else np.ndim(inputs) - 1
+        with self.undisturbed():
+            gradient, found, scores = self._backend.full_gradient(forward, self._arranged(inputs), units, chosen, of)
+        by_inputs: Exact = np.moveaxis(gradient, units, -1).copy()
+        return by_inputs, found, scores
+
     def _scoring(self, layers: Sequence[str]) -> Callable[[Tensor, Seen], Tensor]:
         """The forward from a tensor to the logits, in which layers are seen."""
 
@@ -460,15 +554,23 @@ class KerasNetwork:
         return result
 
     @contextmanager
-    def _tapped(self, layers: Mapping[keras.Layer, str], tap: Callable[[keras.Layer, tuple[object, ...], object], object]) -> Iterator[None]:
-        """`tap(layer, args, output)` is called after each call of the layers, and what it returns replaces the output; None does not."""
+    def _tapped(
+        self,
+        layers: Mapping[keras.Layer, str],
+        tap: Callable[[keras.Layer, tuple[object, ...], object], object],
+        around: Callable[[keras.Layer, Callable[..., object], Any, Any], object] = lambda layer, call, args, kwargs: call(*args, **kwargs),
+    ) -> Iterator[None]:
+        """`tap(layer, args, output)` is called after each call of the layers, and what it returns replaces the output; None does not.
+
+        `around(layer, call, args, kwargs)` makes the call.
+        """
 
         def tapped(layer: keras.Layer) -> Callable[..., object]:
             call = _plain_call(layer)
 
             @functools.wraps(call)
             def observed(*args: object, **kwargs: object) -> object:
-                output = call(*args, **kwargs)
+                output = around(layer, call, args, kwargs)
                 replacement = tap(layer, args, output)
                 return output if replacement is None else replacement
 
@@ -590,6 +692,28 @@ def _named_layers(model: keras.Layer) -> tuple[dict[keras.Layer, str], set[keras
 
     walk(model, "", None)
     return names, items, unobservable
+
+
+@contextmanager
+def _fused_activation(layer: keras.Layer, call: str, told: Calls) -> Iterator[None]:
+    """Inside, a layer's own activation is a call of its own, `<layer>.gelu`, with one bias: as if it were a layer after it."""
+    function = vars(layer).get("activation")
+    if not callable(function) or isinstance(function, keras.Layer) or isinstance(layer, keras.layers.RNN):
+        yield
+        return
+
+    def activation(*args: Any, **kwargs: Any) -> object:
+        name = getattr(function, "__name__", "activation")
+        args, kwargs = told.entered(f"{call}.{name}", args, kwargs, whole=True)
+        output = told.atom(function, name, args, kwargs, constant=False)
+        told.left(output)
+        return output
+
+    vars(layer)["activation"] = activation  # past Keras's own setattr, as in `_tapped`
+    try:
+        yield
+    finally:
+        vars(layer)["activation"] = function
 
 
 def _children(layer: keras.Layer) -> list[keras.Layer]:

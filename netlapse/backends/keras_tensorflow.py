@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from netlapse.types import Array
+from netlapse.backends.keras_tensorflow_fullgrad import Calls, decomposed, gathered
+from netlapse.types import Array, Exact, Int64
 
 Seen = Callable[[str, tf.Tensor], tf.Tensor | None]
 Forward = Callable[[tf.Tensor, Seen], tf.Tensor]
@@ -29,10 +31,13 @@ class TensorFlow:
         self._programs: dict[object, tuple[tf.types.experimental.ConcreteFunction, list[tf.Variable]]] = {}
         self._graph: tf.Graph | None = None
 
-    def run(self, key: object, body: Body, *arrays: Array) -> dict[str, Array]:
-        """What `body(*tensors)` returns, as numpy; traced anew where `key` is None or was not seen with these shapes."""
+    def run(self, key: object, body: Body, *arrays: Array, traced: bool = False) -> dict[str, Array]:
+        """What `body(*tensors)` returns, as numpy; traced anew where `key` is None or was not seen with these shapes.
+
+        traced  whether `body` needs a trace, also of a model that is to run eagerly
+        """
         tensors = [tf.convert_to_tensor(array) for array in arrays]
-        if getattr(self._model, "run_eagerly", False):
+        if getattr(self._model, "run_eagerly", False) and not traced:
             return {name: value.numpy() for name, value in body(*tensors).items()}
         key = key and (key, *((array.shape[1:], array.dtype) for array in arrays))
         program, foreign = self._programs.get(key) or self._traced(body, tensors)
@@ -99,6 +104,16 @@ class TensorFlow:
             total = score(seen)
         found = tape.gradient(total, {name: seen[name] for name in wrt})
         return seen, {name: None if gradient is None else tf.convert_to_tensor(gradient) for name, gradient in found.items()}
+
+    def full_gradient(
+        self, forward: Callable[[tf.Tensor, Calls], tf.Tensor], array: Array, units: int, classes: Int64, of: str
+    ) -> tuple[Exact, dict[str, Any], Exact]:
+        """The gradient of the classes' logits by the inputs, what is asked for of each bias, and these logits; see `torch_fullgrad`."""
+
+        def body(tensor: tf.Tensor, classes: tf.Tensor) -> dict[str, tf.Tensor]:
+            return decomposed(forward, tensor, units, classes, of)
+
+        return gathered(self.run(("full gradient", of), body, array, classes, traced=True), len(array), of)
 
     @contextmanager
     def scores(self) -> Iterator[Callable[[tf.Tensor], tf.Tensor]]:

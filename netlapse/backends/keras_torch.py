@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from netlapse.backends.torch import Scores, TorchNetwork
-from netlapse.types import Array
+from netlapse.backends.torch_fullgrad import Calls, Part, decomposed
+from netlapse.types import Array, Exact, Int64
 
 Seen = Callable[[str, Tensor], Tensor | None]
 Forward = Callable[[Tensor, Seen], Tensor]
@@ -64,6 +66,14 @@ class Torch:
             # autograd.grad, because backward() would add to the .grad the optimiser is accumulating.
             found = torch.autograd.grad(total, sources, allow_unused=True) if total.requires_grad else [None] * len(sources)
         return seen, dict(zip(wrt, found))
+
+    def full_gradient(
+        self, forward: Callable[[Tensor, Calls], Tensor], array: Array, units: int, classes: Int64, of: Part
+    ) -> tuple[Exact, dict[str, Any], Exact]:
+        """The gradient of the classes' logits by the inputs, what is asked for of each bias, and these logits; see `torch_fullgrad`."""
+        tensor = torch.from_numpy(np.array(array, order="C")).to(self._network._device())
+        with torch.inference_mode(False):
+            return decomposed(self._network.module, forward, tensor, units, classes, of)
 
     @contextmanager
     def scores(self) -> Iterator[Callable[[Tensor], Tensor]]:

@@ -21,8 +21,21 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from netlapse.backends import checked_classes, checked_groups
-from netlapse.types import Array, Explained, Float32, Int64, Layer, Responses, Role, Spatial
+from netlapse.backends import checked_classes, checked_groups, torch_fullgrad
+from netlapse.types import (
+    Array,
+    Exact,
+    Explained,
+    Float32,
+    FullGradient,
+    FullGradientMagnitudes,
+    Int64,
+    Layer,
+    Magnitude,
+    Responses,
+    Role,
+    Spatial,
+)
 
 Seen = Callable[[str, Tensor], Tensor | None]
 Hook = Callable[[nn.Module, tuple[object, ...], object], object]
@@ -291,6 +304,57 @@ class TorchNetwork:
             raise ValueError(f"the logits do not depend on {missing}; layers run in the order {list(self.layers)}")
         activations = {name: _numpy(seen[name].movedim(self._axis(name, seen[name]), -1)) for name in layers}
         return Explained(activations, gradients, _numpy(seen["output"]))
+
+    def full_gradient(self, inputs: Array, classes: Int64) -> FullGradient:
+        """The logit of each input's class as a sum of an input term and of one term for every bias; one forward, one backward.
+
+        classes  (n,) integers
+
+        A term goes by the name of its layer, where that is a module without modules inside, and has one bias; else by that and
+        the operation's (`block.tanh`, `tanh` in the network's own forward), the second with `.call2`. Raises ValueError for token
+        ids, for classes that are no outputs, for logits that no gradient connects with the inputs, and for an operation with a
+        bias whose output has no axis of the inputs.
+        """
+        gradient, terms, scores = self._decomposed(inputs, classes, "values")
+        images = frozenset(name for name, (_, is_image) in terms.items() if is_image)
+        return FullGradient(gradient, {name: term for name, (term, _) in terms.items()}, scores, images)
+
+    def full_gradient_magnitudes(self, inputs: Array, classes: Int64, of: Magnitude = "terms") -> FullGradientMagnitudes:
+        """The same, of which only sums of absolute values leave torch: of the terms, or of the gradients at biases."""
+        return FullGradientMagnitudes(*self._decomposed(inputs, classes, of))
+
+    def full_gradient_gaps(self, inputs: Array, classes: Int64) -> dict[str, Exact]:
+        """{module call: (n,)} what it adds to the scores that no term accounts for, apart from calls inside it; "" is the network's own."""
+        return self._decomposed(inputs, classes, "gaps")[1]
+
+    def _decomposed(self, inputs: Array, classes: Int64, of: torch_fullgrad.Part) -> tuple[Exact, dict[str, Any], Exact]:
+        names = {module: name for name, module in _named_modules(self.module) if name and not isinstance(module, torch.jit.ScriptModule)}
+
+        def forward(tensor: Tensor, told: torch_fullgrad.Calls) -> Tensor:
+            counts: dict[str, int] = {}
+
+            def entered(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+                whole = not any(True for _ in module.children()) or type(module).__module__.startswith("torch.nn.")
+                return told.entered(_call_name(names[module], counts), args, kwargs, whole=whole)
+
+            def left(module: nn.Module, args: object, output: object) -> None:
+                told.left(output)
+
+            handles = [module.register_forward_pre_hook(entered, with_kwargs=True) for module in names]
+            try:
+                with Scores() as scores:  # asked before the mode around us, it sees none of what that computes
+                    logits: Tensor = scores.behind(self._logits(self._hooked(tensor, dict.fromkeys(names, left))))
+                    return logits
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+        with self.undisturbed():
+            tensor = self.to_tensor(inputs)
+            units = self._axis("input", tensor)
+            gradient, found, scores = torch_fullgrad.decomposed(self.module, forward, tensor, units, classes, of)
+        by_inputs: Exact = np.moveaxis(gradient, units, -1).copy()
+        return by_inputs, found, scores
 
     def _differentiated(
         self, inputs: Array, names: Iterable[str], wrt: Sequence[str], score: Callable[[Mapping[str, Tensor]], Tensor]
