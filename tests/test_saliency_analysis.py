@@ -38,7 +38,7 @@ from netlapse.observer import Observer
 from netlapse.probe import by_label
 from netlapse.reanalysis import read_answers, write_answers
 from netlapse.tracking.memory import MemoryTracker
-from netlapse.types import Array, Findings, Float32, Float64, Network, Snapshot
+from netlapse.types import Array, Findings, Float32, Float64, Network, ProbeSet, Snapshot
 from tests.test_saliency import linear, probe, small_cnn
 
 LOGITS = np.array([[3, 1, 2], [0, 0, -1], [5, 9, 7], [1, np.nan, 2]], np.float32)
@@ -181,8 +181,11 @@ def test_agreement_of_methods_is_the_likeness_of_their_sizes() -> None:
 
 def test_the_share_of_mass_inside_masks_and_its_null() -> None:
     masks = boxes(np.tile([2, 1, 7, 5], (12, 1)), (9, 7))
-    masks[1] = 1
-    found = over([trained(1)], masks=masks, panel=6, methods={"small": partial(grad_cam, upsample=False)})[0]
+    masks[3] = 1
+    sorted_by_class = ProbeSet(probe().inputs, np.arange(12) // 3)  # so that the panel is not the first inputs
+    methods = {"small": partial(grad_cam, upsample=False)}
+    found = saliency(Snapshot(TorchNetwork(trained(1)), sorted_by_class, 0), None, masks=masks, panel=6, methods=methods)
+    assert found.arrays["inputs"].tolist() == [0, 3, 6, 9, 1, 4]
     large = resize(found.arrays["maps/small"], (9, 7)).astype(np.float32)
     expected = mass_inside(large, masks[found.arrays["inputs"]])
     assert found.scalars["saliency/mass_inside/small"] == pytest.approx(np.nanmean(expected))

@@ -299,6 +299,15 @@ def test_a_network_that_diverged_has_no_numbers(weight: float) -> None:
         assert np.isnan(found).all()
 
 
+def test_beside_a_logit_that_is_not_finite_no_probability_is_a_number() -> None:
+    net = linear()
+    with torch.no_grad():
+        net[1].bias[3] = np.inf
+    _, deletion, insertion = perturbation_curves(TorchNetwork(net), images(), CLASSES, random_maps((5, 9, 7)))
+    assert np.isnan(deletion).all()
+    assert np.isnan(insertion).all()
+
+
 def test_maps_that_are_not_finite_have_no_sensitivity() -> None:
     net = linear()
     nn.init.constant_(net[1].weight, np.inf)
