@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from netlapse.analysis import fullgradient
 from netlapse.analysis.saliency import (
     MEASURES,
     WHY,
@@ -22,6 +23,7 @@ from netlapse.analysis.saliency import (
     entropy,
     explained_classes,
     faithfulness_correlation,
+    fullgrad,
     grad_cam,
     gradient,
     mass_inside,
@@ -32,6 +34,7 @@ from netlapse.analysis.saliency import (
     sensitivity,
     similarity,
     similarity_to_others,
+    simple_fullgrad,
 )
 from netlapse.backends.torch import TorchNetwork
 from netlapse.observer import Observer
@@ -254,6 +257,15 @@ def test_what_was_asked_in_another_process_is_not_asked_again(tmp_path: Path) ->
         other.observe(TorchNetwork(trained(9)), step, answers=read_answers(tmp_path / f"{step}.npz"))
         found, expected = (tracker.findings["saliency"][step] for tracker in (apart, together))
         assert found.scalars == pytest.approx(expected.scalars, nan_ok=True)
+
+
+def test_fullgrad_is_a_method_as_any_other_and_is_measured() -> None:
+    network = TorchNetwork(trained(1))
+    found = saliency(Snapshot(network, probe(), 0), None, methods=[fullgrad, simple_fullgrad], measures=["insertion", "sensitivity"], panel=4)
+    np.testing.assert_allclose(found.arrays["maps/fullgrad"], fullgradient.fullgrad(network, probe().inputs[:4], probe().labels[:4]), rtol=1e-6)
+    assert found.arrays["maps/fullgrad"].dtype == np.float32
+    assert np.isfinite(found.scalars["saliency/sensitivity/simple_fullgrad"])
+    assert (found.arrays["maps/fullgrad"] != found.arrays["maps/simple_fullgrad"]).any()
 
 
 def test_options_that_cannot_be_are_refused_before_training_and_at_every_step() -> None:

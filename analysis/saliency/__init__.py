@@ -4,6 +4,7 @@ A method is a plain function (network, inputs (n, h, w, c), classes (n,)) -> map
 image cannot be compared over checkpoints. Everything here asks the network for outputs, activations and gradients only.
 """
 
+from netlapse.analysis.fullgradient import full_gradient, fullgrad, simple_fullgrad, smooth_fullgrad
 from netlapse.analysis.saliency.analysis import DENSITY_LIMIT, saliency
 from netlapse.analysis.saliency.base import Method, batches, one_hot, resize
 from netlapse.analysis.saliency.cam import grad_cam, spatial_layer
@@ -41,6 +42,8 @@ __all__ = [
     "entropy",
     "explained_classes",
     "faithfulness_correlation",
+    "full_gradient",
+    "fullgrad",
     "grad_cam",
     "gradient",
     "gradient_times_input",
@@ -56,6 +59,8 @@ __all__ = [
     "sensitivity",
     "similarity",
     "similarity_to_others",
+    "simple_fullgrad",
+    "smooth_fullgrad",
     "smooth_gradient",
     "spatial_layer",
 ]

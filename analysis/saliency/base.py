@@ -9,7 +9,7 @@ import numpy as np
 
 from netlapse.types import Array, Float32, Float64, Int64, Network
 
-Method = Callable[[Network, Array, Int64], Float32]
+Method = Callable[[Network, Array, Int64], Float32 | Float64]
 """(network, inputs (n, h, w, c), classes (n,)) -> (n, h, w). A keyword `layer`, where it has one, names the explained layer."""
 
 unwarned = partial(np.errstate, invalid="ignore", over="ignore")

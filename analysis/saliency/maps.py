@@ -66,7 +66,7 @@ def similarity_to_others(maps: Float32, before: Float32) -> Float64:
     return np.array([mean_defined(row) for row in every])
 
 
-def distance(maps: Float32, others: Float32) -> Float64:
+def distance(maps: Float32 | Float64, others: Float32 | Float64) -> Float64:
     """(n,) ||other - map|| / ||map|| over positions; NaN for a map that is zero everywhere, and where one is not finite."""
     a, b = _finite(maps), _finite(others)
     size = np.linalg.norm(a, axis=(1, 2))
