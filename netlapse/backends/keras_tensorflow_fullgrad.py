@@ -253,7 +253,9 @@ def _biases(tensor: tf.Tensor, units: int, calls: Calls) -> tuple[list[_Bias], M
             if i == span[-1]:
                 given = [value for value in inputs if value.ref() in layouts]
                 for result in results if given else ():
-                    layouts.setdefault(result.ref(), _Layout(0, (result.shape.rank or 1) - 1, False))  # a list of tensors hides that it depends
+                    # What is inside does not tell: a reshape on the way and back, a loop over a list of tensors.
+                    same = result.shape.rank == given[0].shape.rank
+                    layouts[result.ref()] = layouts[given[0].ref()] if same else _Layout(0, (result.shape.rank or 1) - 1, False)
                     found.append(_Bias(name, what, result, result - _tangent(result, given), constant))
             continue
         for output in outputs:
