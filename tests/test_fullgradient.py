@@ -78,6 +78,7 @@ class Functional(nn.Module):
         x = 1 - x
         x[:, 0] = 0.5
         x += 0.2
+        x = torch.sub(torch.add(x, 0.3, alpha=2), 0.1, alpha=3)
         x = torch.where(x > 0, x, 0.1 * x - 0.1)
         x = torch.cat([x[:, :3], torch.ones_like(x[:, 3:])], 1) + torch.sub(2, x) + torch.add(x, other=x, alpha=0.5)
         x = F.elu(x, inplace=True)
