@@ -56,9 +56,9 @@ def _header() -> str:
 
     return (
         "# Benchmarks\n\n"
-        "Made by `./run bench`: interleaved in one process, medians, each beside its floor or its peer. Seconds are CPU time of one thread; those of\n"
-        "`server` are wall time with one, of `training` with all of them. On a shared machine a ratio within a few percent of 1 is not distinguishable\n"
-        "from it.\n\n"
+        "Made by `./run bench`: interleaved in one process, medians, each beside its floor or its peer. Seconds are CPU time of one thread;\n"
+        "those of `server` are wall time with one, of `training` with all of them. On a shared machine a ratio within a few percent of 1 is\n"
+        "not distinguishable from it.\n\n"
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores. "
         f"{', '.join(f'{name} {version}' for name, version in versions().items())}.\n\n"
     )
