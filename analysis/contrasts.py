@@ -55,7 +55,7 @@ class Contrasts:
         if broken := self.not_finite(layer):
             first = f", first for input {self.broken[layer]}" if self.broken.get(layer, -1) >= 0 else ""
             return f"{broken} of {self.values[layer].shape[1]} units {'is' if broken == 1 else 'are'} not finite{first}"
-        return "" if self.estimable.any() else f"no group has {self.least} inputs"
+        return "" if self.estimable.any() else f"there is no group of {self.least} input{'s' * (self.least != 1)}, nor pair of such groups"
 
     def without_maps(self, layer: str) -> str:
         """Why there are no maps of a layer; empty where there are."""
