@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netlapse.analysis.nap import contrast
-from netlapse.types import Float64, Int64
+from netlapse.types import Array, Float64, Int64
 
 Against = Literal["uniform", "size", "outcome"] | Sequence[Sequence[str]]
 """What a group's profile is compared with, see `contrasted`."""
@@ -50,12 +50,18 @@ class Contrasts:
         """How many of a layer's units have a response to some input that is NaN or infinite: such a layer is not laid out."""
         return int((~np.isfinite(self.values[layer][self.estimable])).any(axis=0).sum())
 
+    def silent(self, layer: str) -> NDArray[np.bool_]:
+        """(u,) which units of a layer did one and the same for all inputs: they are laid out apart, and have no part in maps."""
+        return self.constant.get(layer, np.zeros(self.values[layer].shape[1], bool))
+
     def without_layout(self, layer: str) -> str:
         """Why a layer cannot be laid out at this step; empty where it can."""
         if broken := self.not_finite(layer):
             first = f", first for input {self.broken[layer]}" if self.broken.get(layer, -1) >= 0 else ""
             return f"{broken} of {self.values[layer].shape[1]} units {'is' if broken == 1 else 'are'} not finite{first}"
-        return "" if self.estimable.any() else f"there is no group of {self.least} input{'s' * (self.least != 1)}, nor pair of such groups"
+        if self.estimable.any():
+            return ""
+        return f"no group has {self.least} inputs" if self.least > 1 else "no group has inputs"
 
     def without_maps(self, layer: str) -> str:
         """Why there are no maps of a layer; empty where there are."""
@@ -106,6 +112,38 @@ def contrasted(
     rows = [place[name] for name in chosen]
     weights = counts[rows].astype(np.float64) if against == "size" else None
     return chosen, counts[rows], {layer: contrast(profile[rows], weights if estimable[rows].any() else None) for layer, profile in profiles.items()}
+
+
+def recorded(
+    step: int,
+    arrays: Mapping[str, Array],
+    *,
+    layers: Sequence[str] | None = None,
+    against: Against = "uniform",
+    groups: Sequence[str] | None = None,
+    least: int = 1,
+) -> Contrasts:
+    """What the arrays that the analysis `nap` recorded at a step say of some layers (None: all), compared as by `contrasted`.
+
+    Raises ValueError where they lack what belongs to a profile, for profiles that are not (groups, units), and as `contrasted`.
+    """
+    layers = [name.removeprefix("profile/") for name in arrays if name.startswith("profile/")] if layers is None else layers
+    missing = {"groups", "counts", *(f"{part}/{layer}" for part in ("profile", "scale") for layer in layers)} - set(arrays)
+    if missing or not layers:
+        lack = f"no {', '.join(sorted(missing))}" if layers else str(sorted(arrays) or "nothing")
+        raise ValueError(
+            "maps are made of `groups`, `counts`, and a `profile/` and a `scale/` per layer as the analysis 'nap' records them; "
+            f"at step {step} there is {lack}"
+        )
+    profiles = {layer: np.asarray(arrays[f"profile/{layer}"], np.float64) for layer in layers}
+    if wrong := {layer: profile.shape for layer, profile in profiles.items() if profile.ndim != 2}:
+        raise ValueError(f"the profiles of step {step} have the shapes {wrong}; expected (groups, units), means over positions")
+    names = [str(name) for name in arrays["groups"].tolist()]
+    rows, counts, values = contrasted(names, np.asarray(arrays["counts"], np.int64), profiles, against=against, groups=groups, least=least)
+    deviations = {layer: float(np.asarray(arrays[f"scale/{layer}"], np.float64)) for layer in layers}
+    constant = {layer: np.asarray(arrays[f"constant/{layer}"], bool) for layer in layers if f"constant/{layer}" in arrays}
+    broken = {layer: int(np.asarray(arrays[f"broken/{layer}"], np.int64)) for layer in layers if f"broken/{layer}" in arrays}
+    return Contrasts(step, rows, counts, values, deviations, least, constant, broken=broken)
 
 
 def _pairs(names: Sequence[str], against: Against) -> list[tuple[str, str]] | None:

@@ -15,13 +15,13 @@ from typing import Literal
 
 import numpy as np
 
-from netlapse.analysis.contrasts import Against, Contrasts, contrasted
+from netlapse.analysis.contrasts import Against, Contrasts, recorded
 from netlapse.analysis.layout import apart, flas, method, turned
 from netlapse.analysis.topomap import ALL_STEPS, Layout, Places, Style, drawn, laid_out, largest, metric_of, origin
 from netlapse.field import Kind
 from netlapse.recording import Recording
 from netlapse.render import BLUE_WHITE_RED
-from netlapse.types import Array, Findings, Float64
+from netlapse.types import Findings, Float64
 
 Source = Literal["each", "joint", "last"] | int
 SOURCES = ("each", "joint", "last")
@@ -98,7 +98,7 @@ def _recorded(recording: Recording, against: Against, groups: Sequence[str] | No
     found = recording.findings.get("nap")
     if not found:
         raise ValueError(f"relayout needs the profiles that the analysis 'nap' records; this recording has {sorted(recording.findings) or 'nothing'}")
-    seen = {step: _contrasts(step, findings.arrays, against, groups, least) for step, findings in sorted(found.items())}
+    seen = {step: recorded(step, findings.arrays, against=against, groups=groups, least=least) for step, findings in sorted(found.items())}
     for layer in _layers(seen):
         shapes = {step: here.values[layer].shape for step, here in seen.items() if layer in here.values}
         if len({shape[1] for shape in shapes.values()}) > 1:
@@ -107,26 +107,6 @@ def _recorded(recording: Recording, against: Against, groups: Sequence[str] | No
                 "same units at every step, for a layout is of the units of one network"
             )
     return seen
-
-
-def _contrasts(step: int, arrays: Mapping[str, Array], against: Against, groups: Sequence[str] | None, least: int) -> Contrasts:
-    layers = [name.removeprefix("profile/") for name in arrays if name.startswith("profile/")]
-    missing = {"groups", "counts", *(f"scale/{layer}" for layer in layers)} - set(arrays)
-    if missing or not layers:
-        lack = f"no {', '.join(sorted(missing))}" if layers else str(sorted(arrays) or "nothing")
-        raise ValueError(
-            "relayout needs `groups`, `counts`, and a `profile/` and a `scale/` per layer as the analysis 'nap' records them; "
-            f"at step {step} there is {lack}"
-        )
-    profiles = {layer: np.asarray(arrays[f"profile/{layer}"], np.float64) for layer in layers}
-    if wrong := {layer: profile.shape for layer, profile in profiles.items() if profile.ndim != 2}:
-        raise ValueError(f"the profiles of step {step} have the shapes {wrong}; expected (groups, units), means over positions")
-    names = [str(name) for name in arrays["groups"].tolist()]
-    rows, counts, values = contrasted(names, np.asarray(arrays["counts"], np.int64), profiles, against=against, groups=groups, least=least)
-    deviations = {layer: float(np.asarray(arrays[f"scale/{layer}"], np.float64)) for layer in layers}
-    constant = {layer: np.asarray(arrays[f"constant/{layer}"], bool) for layer in layers if f"constant/{layer}" in arrays}
-    broken = {layer: int(np.asarray(arrays[f"broken/{layer}"], np.int64)) for layer in layers if f"broken/{layer}" in arrays}
-    return Contrasts(step, rows, counts, values, deviations, least, constant, broken=broken)
 
 
 def _layers(seen: Mapping[int, Contrasts]) -> list[str]:
@@ -150,7 +130,7 @@ def _for_all_steps(seen: Mapping[int, Contrasts], source: Source, layout: Layout
             joint = source == "joint"
             features = np.hstack([_in_deviations(seen[step], layer) for step in steps]) if joint else seen[steps[0]].features(layer)
             here = seen[steps[-1]]
-            constant = np.all([seen[step].constant.get(layer, np.zeros(len(features), bool)) for step in steps], axis=0)
+            constant = np.all([seen[step].silent(layer) for step in steps], axis=0)
             place = partial(apart, features, constant, layout=layout, seed=seed)
             positions, values = place(previous=None), here.values[layer][here.estimable]
             if align_layers and first is not None:

@@ -84,7 +84,7 @@ def laid_out(seen: Contrasts, previous: Findings | None, layout: Layout, seed: i
         before = places_before(previous, layer)
         if not seen.without_layout(layer):
             features = seen.features(layer)
-            place = partial(apart, features, seen.constant.get(layer, np.zeros(len(features), bool)), layout=layout, seed=seed)
+            place = partial(apart, features, seen.silent(layer), layout=layout, seed=seed)
             positions = place(previous=before and before[0])
             if align_layers and before is None and first is not None:
                 rows = seen.estimable
@@ -119,7 +119,7 @@ def drawn(seen: Contrasts, places: Places, previous: Findings | None, style: Sty
         else:
             positions, made = places[layer]
             # What does one and the same has no part in a map: it would draw the colours of its neighbours out to the rim.
-            silent = seen.constant.get(layer, np.zeros(len(positions), bool))
+            silent = seen.silent(layer)
             shown = interpolate(positions[~silent], scaled[:, ~silent], style.resolution, style.kind)
             if silent.any():
                 title += f", {int(silent.sum())} constant"
@@ -164,7 +164,7 @@ def _measured(seen: Contrasts, layer: str, places: Places, style: Style) -> dict
     if seen.without_layout(layer):
         return {named(name, layer): float("nan") for name in (MEASURES if style.quality else MEASURES[:1])}
     features, positions, values = seen.features(layer), places[layer][0], seen.values[layer]
-    silent = seen.constant.get(layer, np.zeros(len(positions), bool))
+    silent = seen.silent(layer)
     if silent.any() and not silent.all():
         # As if the others were alone: on a map that fills its picture, as the random one beside it does.
         features, positions, values = features[~silent], filled(positions[~silent]), values[:, ~silent]

@@ -500,6 +500,17 @@ def test_errors_say_what_was_received_and_what_there_is():
         storyboard(recording, [], [7], "a")
 
 
+def test_units_that_never_change_are_dots_with_no_part_in_a_map():
+    recording = run(np.eye(4), list("abcd"))
+    arrays = {**recording.findings["nap"][7].arrays, "constant/fc": np.array([False, False, False, True])}
+    silent = Recording(recording.manifest, {**recording.findings, "nap": {7: Findings(arrays)}})
+    (axes, image), (_, whole) = maps(topomap_row(silent, "fc"))[0], maps(topomap_row(recording, "fc"))[0]
+    covered = [(picture[..., 3] == 255).mean() for picture in (image, whole)]
+    assert covered[0] == pytest.approx(covered[1] / 2, abs=0.02), "a square's map without a corner is a triangle"
+    marked = [line.get_xydata().tolist() for line in axes.lines]
+    assert marked == [[CORNERS[3].tolist()]]
+
+
 def test_a_layer_with_nothing_to_draw_says_why():
     broken = np.eye(4)
     broken[1, :2] = np.nan, np.inf
@@ -508,8 +519,11 @@ def test_a_layer_with_nothing_to_draw_says_why():
     with pytest.raises(ValueError, match="every unit responds alike to every input"):
         topomap_row(run(np.ones((4, 4)), list("abcd"), scale=0.0), "fc")
     nobody = run(np.full((2, 4), np.nan), ["a", "b"], counts=[0, 0])
-    with pytest.raises(ValueError, match=r"none of the groups \['a', 'b'\] has inputs at epoch 7"):
+    with pytest.raises(ValueError, match="layer 'fc' cannot be drawn at epoch 7: no group has inputs; take another step or layer"):
         clustered_heat_map(nobody, "fc")
+    some = run(np.vstack([np.eye(4)[:1], np.full((2, 4), np.nan)]), list("abc"), counts=[2, 0, 0])
+    with pytest.raises(ValueError, match=r"none of the groups \['b', 'c'\] has inputs at epoch 7"):
+        clustered_heat_map(some, "fc", groups=["b", "c"])
     with pytest.raises(ValueError, match=r"a dendrogram joins groups, and of \['b'\] only \['b'\] has inputs"):
         dendrogram(run(np.eye(4), list("abcd")), "fc", groups=["b"])
 

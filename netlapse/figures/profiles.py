@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from scipy.cluster import hierarchy
 
 from netlapse.analysis.groups import linkage, order, present
-from netlapse.figures.recorded import SCALE, Contrasts, contrasts
+from netlapse.figures.recorded import SCALE, LayerContrasts, contrasts
 from netlapse.figures.sheet import (
     BAR_HEIGHT,
     EMPTY,
@@ -134,7 +134,7 @@ def dendrogram(
 
 
 def _heat(
-    shown: Contrasts,
+    shown: LayerContrasts,
     units: Int64,
     rows: Float64 | None,
     columns: Float64 | None,
@@ -211,7 +211,7 @@ def _tree(axes: Axes, tree: Float64, side: Literal["left", "top"], **style: Any)
         axes.set(xlim=leaves, ylim=(0, most))
 
 
-def _with_inputs(shown: Contrasts) -> Contrasts:
+def _with_inputs(shown: LayerContrasts) -> LayerContrasts:
     there = present(shown.values)
     if not len(there):
         raise ValueError(
@@ -220,6 +220,6 @@ def _with_inputs(shown: Contrasts) -> Contrasts:
     return shown.take(there)
 
 
-def _left_out(shown: Contrasts) -> str:
+def _left_out(shown: LayerContrasts) -> str:
     names = [name for name, count in zip(shown.names, shown.counts) if count == 0]
     return "" if not names else f"without inputs: {', '.join(names)}" if len(names) <= 20 else f"{len(names)} groups without inputs are left out"

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from netlapse.analysis.nap import contrast
+from netlapse.analysis import contrasts as profiles
 from netlapse.analysis.topomap import ALL_STEPS, UNIT
 from netlapse.recording import Recording
 from netlapse.types import Array, Float64, Int64
@@ -18,11 +19,12 @@ TOPOMAP = "topomap"
 
 
 @dataclass(frozen=True, eq=False)
-class Contrasts:
-    """The contrasts of a layer's groups at one step.
+class LayerContrasts:
+    """The contrasts of one layer's groups at one step, in the words and the scale of a figure.
 
     names   the g groups            counts  (g,) inputs in each
     values  (g, u) in standard deviations of the layer's responses, NaN for groups without inputs
+    silent  (u,) the units that did one and the same for all inputs: they have no part in a map
     unit    what a step counts: "epoch" or "step"
     """
 
@@ -32,6 +34,7 @@ class Contrasts:
     names: tuple[str, ...]
     counts: Int64
     values: Float64
+    silent: NDArray[np.bool_]
     missing: str
     """Why there is nothing to draw of this layer at this step; empty where there is something."""
 
@@ -40,7 +43,7 @@ class Contrasts:
         units = self.values.shape[1]
         return f"{self.layer} \u00b7 {units} unit{'s' * (units != 1)} \u00b7 {self.unit} {self.step}"
 
-    def of(self, groups: Sequence[str] | None) -> Contrasts:
+    def of(self, groups: Sequence[str] | None) -> LayerContrasts:
         """Of these groups alone, in this order; None: all. Raises ValueError for a group that is not there, or none."""
         if groups is None:
             return self
@@ -52,17 +55,17 @@ class Contrasts:
             )
         return self.take(np.array([self.names.index(group) for group in groups]))
 
-    def take(self, places: Int64) -> Contrasts:
+    def take(self, places: Int64) -> LayerContrasts:
         return replace(self, names=tuple(self.names[i] for i in places), counts=self.counts[places], values=self.values[places])
 
-    def drawable(self) -> Contrasts:
+    def drawable(self) -> LayerContrasts:
         """These contrasts; raises ValueError where there is nothing to draw."""
         if self.missing:
             raise ValueError(f"layer {self.layer!r} cannot be drawn at {self.unit} {self.step}: {self.missing}; take another step or layer")
         return self
 
 
-def contrasts(recording: Recording, layer: str, step: int | None) -> Contrasts:
+def contrasts(recording: Recording, layer: str, step: int | None) -> LayerContrasts:
     """Of a layer at a step, by default the last that has profiles.
 
     Raises ValueError, saying what there is, where the recording has no profiles, or none of this layer or step.
@@ -79,14 +82,10 @@ def contrasts(recording: Recording, layer: str, step: int | None) -> Contrasts:
     arrays = by_step[step].arrays
     if f"profile/{layer}" not in arrays:
         raise ValueError(f"no profile of layer {layer!r} at {unit} {step}; there are profiles of {layers_of(recording, step)}")
-    profile, counts = np.asarray(arrays[f"profile/{layer}"], np.float64), np.asarray(arrays["counts"], np.int64)
-    if profile.ndim != 2:
-        raise ValueError(f"the profile of layer {layer!r} has shape {profile.shape}; figures draw (groups, units): average over positions first")
-    deviation = float(np.asarray(arrays[f"scale/{layer}"], np.float64))
-    values = contrast(profile)
+    seen = profiles.recorded(step, arrays, layers=[layer])
     with np.errstate(all="ignore"):  # what that leads to is told by `missing`
-        scaled = values / deviation
-    return Contrasts(layer, step, unit, tuple(map(str, arrays["groups"].tolist())), counts, scaled, _why_not(values[counts > 0], deviation))
+        scaled = seen.scaled(layer)
+    return LayerContrasts(layer, step, unit, tuple(seen.names), seen.counts, scaled, seen.silent(layer), seen.without_maps(layer))
 
 
 def places(recording: Recording, layer: str, step: int, analysis: str) -> tuple[Float64, int]:
@@ -119,10 +118,3 @@ def layout_in_words(made: Sequence[int], unit: str) -> str:
 def layers_of(recording: Recording, step: int) -> list[str]:
     """The layers that have a profile at a step."""
     return [name.removeprefix("profile/") for name in recording.findings["nap"][step].arrays if name.startswith("profile/")]
-
-
-def _why_not(values: Float64, deviation: float) -> str:
-    units = int((~np.isfinite(values)).any(axis=0).sum())
-    if units:
-        return f"{units} of {values.shape[1]} units {'is' if units == 1 else 'are'} not finite"
-    return "" if deviation > 0 else "every unit responds alike to every input"

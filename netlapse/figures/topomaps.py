@@ -10,7 +10,7 @@ import numpy as np
 from netlapse.analysis.groups import order as clustered_order
 from netlapse.field import Kind, covered, fields, interpolation
 from netlapse.figures.inputs import example_inputs, groups_of, mean_inputs
-from netlapse.figures.recorded import SCALE, TOPOMAP, Contrasts, contrasts, layout_in_words, places
+from netlapse.figures.recorded import SCALE, TOPOMAP, LayerContrasts, contrasts, layout_in_words, places
 from netlapse.figures.sheet import (
     BAR_HEIGHT,
     CENTIMETRES,
@@ -67,7 +67,7 @@ def topomap_row(
     groups      names of the groups to show; None: all of them
     order       "clustered": similar groups next to each other, see `netlapse.analysis.groups.order`
     kind        how values are drawn between the units, see `netlapse.field.interpolation`
-    dots        whether the units are marked
+    dots        whether the units are marked; those that do one and the same for all inputs always are, and have no part in the map
     limit       the end of the colour scale, in standard deviations of the layer; "max": the largest value shown
     inputs      "example": the first input of each group, "mean": the mean over them, both of `probe`, in groups by label or by
                 attributes; or arrays (g, h, w, c), one for each group of the recording in its order
@@ -241,33 +241,35 @@ class _Brush:
         self.sheet, self.positions, self.kind, self.dots, self.limit = sheet, positions, kind, dots, limit
         self.colours: UInt8 = palette(colours)
 
-    def map(self, shown: Contrasts, group: int, x: float, y: float, side: float) -> None:
+    def map(self, shown: LayerContrasts, group: int, x: float, y: float, side: float) -> None:
         """The map of a group, or that it has no inputs, in the square whose top left corner is at x, y."""
         if shown.counts[group] == 0:
             empty(self.sheet, x, y, side, side, "no inputs")
             return
         resolution = max(64, round(side / CENTIMETRES * 300))
-        operator = interpolation(self.positions, resolution, self.kind)
-        levels = diverging(fields(operator, shown.values[group][None])[0], self.limit)
+        living = ~shown.silent
+        operator = interpolation(self.positions[living], resolution, self.kind)
+        levels = diverging(fields(operator, shown.values[group][None, living])[0], self.limit)
         inside = covered(operator).reshape(resolution, resolution)
         axes = self.sheet.place(x, y, side, side)
         axes.imshow(np.dstack([self.colours[levels], np.where(inside, 255, 0).astype(np.uint8)]), extent=(0, 1, 0, 1), interpolation="none")
         # White is zero inside and nothing outside: the line tells which.
         centres = (np.arange(-1, resolution + 1) + 0.5) / resolution
         axes.contour(centres, centres[::-1], np.pad(inside, 1).astype(float), levels=[0.5], colors=FAINT, linewidths=0.3)
-        if self.dots:
+        marked = self.positions[np.full(len(self.positions), self.dots) | shown.silent]
+        if len(marked):
             size = min(2.0, 10 * side / float(np.sqrt(len(self.positions))))
-            axes.plot(*self.positions.T, ".", color=INK, markersize=size, markeredgewidth=0, clip_on=False)
+            axes.plot(*marked.T, ".", color=INK, markersize=size, markeredgewidth=0, clip_on=False)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
 
 
-def _ordered(shown: Contrasts, order: Order) -> Contrasts:
+def _ordered(shown: LayerContrasts, order: Order) -> LayerContrasts:
     if order not in get_args(Order):
         raise ValueError(f"unknown order of groups {order!r}; allowed are {list(get_args(Order))}")
     return shown if order == "given" else shown.take(clustered_order(shown.values))
 
 
-def _pictures(recording: Recording, shown: Contrasts, inputs: Inputs | Array | None, probe: ProbeSet | None) -> dict[str, UInt8] | None:
+def _pictures(recording: Recording, shown: LayerContrasts, inputs: Inputs | Array | None, probe: ProbeSet | None) -> dict[str, UInt8] | None:
     """Group -> the picture of its inputs (h, w, 3), all in one scale; None where none are asked for."""
     if inputs is None:
         return None
@@ -322,7 +324,7 @@ def _classes(recording: Recording, chosen: Sequence[str] | None) -> list[str]:
     return known if chosen is None else list(chosen)
 
 
-def _cells(shown: Contrasts, classes: Sequence[str]) -> tuple[list[str], list[str], list[list[int]]]:
+def _cells(shown: LayerContrasts, classes: Sequence[str]) -> tuple[list[str], list[str], list[list[int]]]:
     """Names of the rows, of the columns, and the group of each cell."""
     confusion = [[f"{true} as {predicted}" for predicted in classes] for true in classes]
     outcome = [[f"{name} {outcome}" for name in classes] for outcome in ("correct", "wrong")]
