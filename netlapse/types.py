@@ -31,6 +31,7 @@ Array = NDArray[np.generic]
 A = TypeVar("A", bound=Array)
 Spatial = Literal["mean", "keep"]
 Magnitude = Literal["terms", "gradients"]
+Height = Literal["maximum", "mean"]
 LARGEST_RESPONSES = 2 * 2**30
 """Bytes of responses to single inputs above which `Snapshot.responses` refuses to start."""
 Role = Literal["activation", "block", "output", "weights", "other"]
@@ -155,6 +156,19 @@ class Responses:
 
 
 @dataclass(frozen=True, eq=False)
+class Peaks:
+    """Where one batch activated each unit most: every field layer -> (n, u).
+
+    values  float32 the highest activation over the layer's positions, or their mean
+    places  integers, the position of the highest in row-major order, of equal ones the first (a NaN is highest), 0 for a
+            dense layer; -1 where the value is not among the unit's k largest of this batch, or not above its floor
+    """
+
+    values: Mapping[str, Float32]
+    places: Mapping[str, Int64]
+
+
+@dataclass(frozen=True, eq=False)
 class Explained:
     """What one batch made layers do, and what the logit of each input's class makes of it.
 
@@ -235,6 +249,10 @@ class Network(Protocol):
     def activations(self, inputs: Array, layers: Sequence[str]) -> dict[str, Float32]: ...
 
     def responses(self, inputs: Array, layers: Sequence[str]) -> Responses: ...
+
+    def peaks(self, inputs: Array, layers: Sequence[str], k: int, floors: Mapping[str, Float32], by: Height = "maximum") -> Peaks:
+        """Each unit's value for each input, and where, of the k largest, those above the unit's floor (u,) have their maximum."""
+        ...
 
     def group_sums(self, inputs: Array, groups: Int64, n_groups: int, layers: Sequence[str], spatial: Spatial = "mean") -> dict[str, Float32]: ...
 

@@ -20,7 +20,7 @@ from netlapse.analysis import default_analyses
 from netlapse.backends.keras import KerasNetwork
 from netlapse.observer import Observer
 from netlapse.tracking.memory import MemoryTracker
-from netlapse.types import ProbeSet
+from netlapse.types import Height, ProbeSet
 
 L = keras.layers
 BACKEND = keras.backend.backend()
@@ -193,6 +193,26 @@ def test_responses_and_group_sums_are_the_activations_reduced() -> None:
         np.testing.assert_allclose(means[name], np.stack([a[groups == g].mean(positions).sum(0) for g in range(5)]), **CLOSE)
     assert responses.outputs is not None
     np.testing.assert_allclose(responses.outputs, activations["dense"], **CLOSE)
+
+
+@pytest.mark.parametrize("by", ["maximum", "mean"])
+def test_peaks_are_the_largest_activations_and_where_they_are(by: Height) -> None:
+    network, inputs = KerasNetwork(convnet()), images(9)
+    inputs[4] = np.nan
+    names = network.layers
+    activations = network.activations(inputs, names)
+    flat = {name: a.reshape(9, -1, a.shape[-1]) for name, a in activations.items()}
+    heights = {name: a.max(1) if by == "maximum" else a.mean(1) for name, a in flat.items()}
+    floors = {name: np.sort(np.delete(height, 4, 0), axis=0)[-3] for name, height in heights.items()}
+    unbounded = {name: np.full_like(floor, np.nan) for name, floor in floors.items()}
+    peaks, bounded = network.peaks(inputs, names, 4, unbounded, by), network.peaks(inputs, names, 4, floors, by)
+    for name, height in heights.items():
+        np.testing.assert_allclose(peaks.values[name], height, **CLOSE)
+        kth = np.sort(np.where(np.isnan(height), np.inf, height), axis=0)[-4]
+        expected = np.where(~(height < kth), flat[name].argmax(1), -1)
+        np.testing.assert_array_equal(peaks.places[name], expected)
+        if by == "maximum":  # a mean differs in its last bit, and may be at its own floor
+            np.testing.assert_array_equal(bounded.places[name], np.where(~(height <= floors[name]), flat[name].argmax(1), -1))
 
 
 def test_everything_that_leaves_the_network_is_numpy() -> None:

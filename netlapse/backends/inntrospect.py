@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netlapse.backends import checked_classes, checked_groups
+from netlapse.backends.heights import among_largest, heights
 from netlapse.types import (
     Array,
     Exact,
@@ -30,9 +31,11 @@ from netlapse.types import (
     Float32,
     FullGradient,
     FullGradientMagnitudes,
+    Height,
     Int64,
     Layer,
     Magnitude,
+    Peaks,
     ProbeSet,
     Responses,
     Spatial,
@@ -183,6 +186,11 @@ class RecordedNetwork:
             mean[name], low[name], high[name] = _mean(activation), activation.min(axis=positions), activation.max(axis=positions)
         last = len(self._shapes) - 1
         return Responses(mean, low, high, self._rows("acts", last, places) if len(self._shapes[last]) == 1 else None)
+
+    def peaks(self, inputs: Array, layers: Sequence[str], k: int, floors: Mapping[str, Float32], by: Height = "maximum") -> Peaks:
+        """Each unit's value for each input, and where, of the k largest, those above the unit's floor (u,) have their maximum."""
+        found = {name: heights(values, by) for name, values in self.activations(inputs, layers).items()}
+        return Peaks({name: v for name, (v, _) in found.items()}, {name: among_largest(v, p, k, floors[name]) for name, (v, p) in found.items()})
 
     @np.errstate(invalid="ignore", over="ignore")
     def group_sums(self, inputs: Array, groups: Int64, n_groups: int, layers: Sequence[str], spatial: Spatial = "mean") -> dict[str, Float32]:

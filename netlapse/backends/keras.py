@@ -21,6 +21,7 @@ from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 from netlapse.backends import checked_classes, checked_groups
+from netlapse.backends.heights import among_largest
 from netlapse.types import (
     Array,
     Exact,
@@ -28,9 +29,11 @@ from netlapse.types import (
     Float32,
     FullGradient,
     FullGradientMagnitudes,
+    Height,
     Int64,
     Layer,
     Magnitude,
+    Peaks,
     Responses,
     Role,
     Spatial,
@@ -76,6 +79,8 @@ class _Backend(Protocol):
     def mean(self, tensor: Tensor, positions: tuple[int, ...]) -> Tensor: ...
 
     def extremes(self, tensor: Tensor, positions: tuple[int, ...]) -> tuple[Tensor, Tensor]: ...
+
+    def highest_place(self, rows: Tensor) -> Tensor: ...
 
     def segment_sum(self, rows: Tensor, groups: Tensor, n_groups: Tensor) -> Tensor: ...
 
@@ -313,6 +318,25 @@ class KerasNetwork:
         found = self._observed("responses", inputs, layers, reduce)
         mean, low, high = ({name: found.get(f"{what} {name}", found[f"mean {name}"]) for name in layers} for what in ("mean", "low", "high"))
         return Responses(mean, low, high, found.get(_LOGITS))
+
+    def peaks(self, inputs: Array, layers: Sequence[str], k: int, floors: Mapping[str, Float32], by: Height = "maximum") -> Peaks:
+        """Each unit's value for each input, and where, of the k largest, those above the unit's floor (u,) have their maximum; one forward."""
+        described = self._described(inputs)
+
+        def find(name: str, tensor: Tensor) -> dict[str, Tensor]:
+            axis = described.unit_axis[name]
+            positions = _positions(tensor, axis)
+            if not positions:
+                return {f"value {name}": keras.ops.copy(tensor)}
+            height = self._backend.extremes(tensor, positions)[1] if by == "maximum" else self._backend.mean(_summable(tensor), positions)
+            rows = keras.ops.moveaxis(tensor, axis, -1)
+            flat = keras.ops.reshape(rows, (keras.ops.shape(rows)[0], -1, rows.shape[-1]))
+            return {f"value {name}": height, f"place {name}": self._backend.highest_place(flat)}
+
+        found = self._observed(f"peaks {by}", inputs, layers, find)
+        values = {name: found[f"value {name}"].astype(np.float32) for name in layers}
+        places = {name: among_largest(height, found.get(f"place {name}", 0), k, floors[name]) for name, height in values.items()}
+        return Peaks(values, places)
 
     def group_sums(self, inputs: Array, groups: Int64, n_groups: int, layers: Sequence[str], spatial: Spatial = "mean") -> dict[str, Float32]:
         """{layer: (g, u)} sums over each group's inputs of the mean over positions; "keep": (g, h, w, u), every position.

@@ -43,6 +43,10 @@ class Torch:
         """The lowest and the highest over the positions."""
         return tensor.amin(dim=positions), tensor.amax(dim=positions)
 
+    def highest_place(self, rows: Tensor) -> Tensor:
+        """(n, u) where along the positions of (n, p, u) the highest is, of equal ones the first; a NaN is highest."""
+        return rows.argmax(dim=1)
+
     def segment_sum(self, rows: Tensor, groups: Tensor, n_groups: Tensor) -> Tensor:
         """(g, ...) sums of the rows (n, ...) of each group; index_add_ is many times slower across the order in memory."""
         return rows.new_zeros((int(n_groups), *rows.shape[1:])).index_add_(0, groups, rows.contiguous())

@@ -29,9 +29,11 @@ from netlapse.types import (
     Float32,
     FullGradient,
     FullGradientMagnitudes,
+    Height,
     Int64,
     Layer,
     Magnitude,
+    Peaks,
     Responses,
     Role,
     Spatial,
@@ -234,6 +236,29 @@ class TorchNetwork:
 
         logits = self._observe(inputs, layers, reduce)
         return Responses(means, lows, highs, None if logits is None or logits.ndim != 2 else _numpy(logits))
+
+    def peaks(self, inputs: Array, layers: Sequence[str], k: int, floors: Mapping[str, Float32], by: Height = "maximum") -> Peaks:
+        """Each unit's value for each input, and where, of the k largest, those above the unit's floor (u,) have their maximum; one forward.
+
+        Only of these, few once the floors have risen, is the position looked for: everywhere it would cost several times the values.
+        """
+        values: dict[str, Float32] = {}
+        places: dict[str, Int64] = {}
+
+        def find(name: str, tensor: Tensor) -> None:
+            axis = self._axes[name][1]
+            positions = _positions(tensor, axis)
+            # NaN stands above every number, as in amax: it is met here as the first there is, and shows.
+            height = tensor if not positions else tensor.amax(dim=positions) if by == "maximum" else tensor.mean(dim=positions, dtype=_summed(tensor))
+            height = height.float()
+            least = height.topk(min(k, len(height)), dim=0).values[-1]
+            above = ~(height < least) & ~(height <= torch.as_tensor(floors[name], device=height.device))
+            found = torch.full(height.shape, -1, dtype=torch.int64, device=height.device)
+            found[above] = tensor.movedim(axis, 1)[above].flatten(1).argmax(dim=1) if positions else 0
+            values[name], places[name] = _numpy(height), found.cpu().numpy()
+
+        self._observe(inputs, layers, find)
+        return Peaks(values, places)
 
     def group_sums(self, inputs: Array, groups: Int64, n_groups: int, layers: Sequence[str], spatial: Spatial = "mean") -> dict[str, Float32]:
         """{layer: (g, u)} sums over each group's inputs of the mean over positions; "keep": (g, h, w, u), every position.
