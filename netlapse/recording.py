@@ -39,10 +39,16 @@ _AXES = {
     "top": ("unit", "rank"),
     "positions": ("unit", "coordinate"),
     "samples": ("input", "coordinate"),
-    "maps": ("input", "row", "column"),
+    **dict.fromkeys(("maps", "maps_first"), ("input", "row", "column")),
     **dict.fromkeys(("counts", "groups", "rows", "names"), ("group",)),
     "panel": ("input", "row", "column", "channel"),
-    **dict.fromkeys(("inputs", "labels", "predictions", "confidence"), ("input",)),
+    **dict.fromkeys(("inputs", "labels", "predictions", "confidence", "classes"), ("input",)),
+    # Of other inputs than the panel, or of some of it: by names of their own, as they count something else.
+    **dict.fromkeys(("measures", "measures_null"), ("measured",)),
+    "maps_chosen": ("chosen", "row", "column"),
+    "panel_chosen": ("chosen", "row", "column", "channel"),
+    **dict.fromkeys(("inputs_chosen", "why_chosen", "labels_chosen", "predictions_chosen", "confidence_chosen", "classes_chosen"), ("chosen",)),
+    "predictions_probe": ("probe",),
 }
 _POSITIONS = {3: ("token",), 4: ("row", "column")}  # between group and unit, of an array of so many axes
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from netlapse.analysis.saliency import saliency
 from netlapse.recording import Recording, Series
-from netlapse.types import Findings
+from netlapse.types import Findings, ProbeSet, Snapshot
 
 
 def recording() -> Recording:
@@ -35,6 +36,33 @@ def test_axes_of_an_unknown_array_are_numbered() -> None:
     assert recording().array("nap", "counts").axes == ("step", "group")
     kept = Recording({}, {"nap": {0: Findings({"profile/conv": np.zeros((2, 4, 4, 3))})}})
     assert kept.array("nap", "profile/conv").axes == ("step", "group", "row", "column", "unit")
+
+
+def test_every_array_of_saliency_says_what_its_axes_count() -> None:
+    torch = pytest.importorskip("torch")
+    from netlapse.backends.torch import TorchNetwork
+
+    torch.manual_seed(0)
+    sizes = {"input": 5, "measured": 3, "chosen": 6, "probe": 12, "row": 9, "column": 7, "channel": 2}
+    inputs = np.random.default_rng(0).normal(size=[sizes[axis] for axis in ("probe", "row", "column", "channel")]).astype(np.float32)
+    network = TorchNetwork(torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(252, 3)))
+    probe = ProbeSet(inputs, np.arange(12) % 3, ("a", "b", "c"))
+    found = saliency(Snapshot(network, probe, 0), None, panel=5, chosen=2, measures=["deletion"], limit_measured=3)
+    run = Recording({}, {"saliency": {0: found}})
+    named = {name: run.array("saliency", name).axes for name in found.arrays}
+    assert {name.split("/")[0] for name in named} >= {
+        "maps",
+        "maps_first",
+        "maps_chosen",
+        "measures",
+        "measures_null",
+        "why_chosen",
+        "predictions_probe",
+    }
+    for name, axes in named.items():
+        assert tuple(sizes[axis] for axis in axes[1:]) == found.arrays[name].shape, name  # each axis is as long as there are of what it counts
+    assert named["maps_chosen/gradient"] == ("step", "chosen", "row", "column")
+    assert named["measures_null/deletion/gradient"] == ("step", "measured")
 
 
 def test_steps_with_another_shape_than_the_last_are_left_out() -> None:
