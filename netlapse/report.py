@@ -10,8 +10,10 @@ points     (v, 2) uint16 per geometry: position = number / 65535; `triangles` (t
            at which not all units are constant; `silent` (k,) are the others, dots with no part in the map
 vertex     (u,) per layout: the point each unit sits at; layouts that permute the same places share their geometry
 laid_out   per layer, for each of the run's `layouts` (the observed one first): which layout holds at each step, or -1
-density    (s, m, h, w) uint8 per saliency method: |map| / mean |map| = number * 6 / 255, above 6 it saturates
-panel      (m, h, w, c) uint8: the inputs, the whole panel scaled by its own smallest and largest value
+density    (s, m, h, w) uint8 per saliency method: |map| / mean |map| = number * 6 / 255, above 6 it saturates;
+           of the chosen inputs (e, h, w), an entry for each chosen input at each step, in the order of the steps
+panel      (m, h, w, c) uint8: the inputs, the whole panel scaled by its own smallest and largest value; `pictures` of the
+           chosen ones likewise, each input once
 sparsity   (s, g, u) uint8 per layer: the share of inputs that activate a unit = number / 254; 255 where there is none
 error      (s, g, u) uint8 per layer: the profile's standard error = (number / 254)^2 * largest[s]; 255 where there is none
 constant   (s, u) uint8 per layer: 1 where the unit does one and the same for all inputs
@@ -38,14 +40,13 @@ from scipy.spatial import Delaunay
 
 from netlapse.analysis.groups import linkage, order
 from netlapse.analysis.topomap import ALL_STEPS
-from netlapse.packing import Json, grey_levels, indices, packed, places, quantised, reduced, roots, rounded, rows_at, shares
+from netlapse.packing import Json, indices, packed, places, quantised, roots, rounded, rows_at, shares
 from netlapse.recording import Recording
 from netlapse.report_inputs import Inputs
-from netlapse.types import Array, Findings, Float64, Int64, ProbeSet, UInt8
+from netlapse.report_saliency import DENSITY_LIMIT, saliency
+from netlapse.types import Array, Findings, Float64, Int64, ProbeSet
 
 LIMIT = 50_000_000  # bytes; MLflow's artifact viewer shows nothing larger
-DENSITY_LIMIT = 6.0  # times an even spread, at full colour
-MAP_SIDE = 112  # pixels of a saliency map or an input on the page; larger ones are averaged down
 SD_LIMIT = 2.0  # standard deviations of the layer, at full colour
 MOST_CLUSTERED = 64  # groups; a tree of more is not legible
 OBSERVED = "topomap"  # the analysis whose layouts were made while the network was seen
@@ -64,12 +65,16 @@ _SCRIPTS = (
     "regions.js",
     "order.js",
     "samples.js",
+    "tiles.js",
     "saliency.js",
+    "epochs.js",
+    "chosen.js",
     "curves.js",
     "page.js",
 )
 _FACTS = ("title", "model", "data", "created", "command", "step_unit", "class_names", "probe", "versions", "run_id", "failures", "events")
 _OPTIONAL = {
+    "the inputs chosen at each step": "chosen",
     "the pictures of inputs": "pictures",
     "standard errors": "error",
     "shares of inputs that activate a unit": "sparsity",
@@ -129,7 +134,7 @@ def _drawn(document: Mapping[str, Json]) -> str:
 
 def _without(document: Mapping[str, Json], key: str) -> bool:
     """Take a detail out of the document, wherever it is; whether there was any."""
-    holders = [document, document["inputs"], *cast("list[Json]", document["layers"])]
+    holders = [document, document["inputs"], document["saliency"], *cast("list[Json]", document["layers"])]
     having = [holder for holder in holders if isinstance(holder, dict) and holder.get(key) is not None]
     for holder in having:
         holder[key] = None
@@ -150,7 +155,7 @@ def _document(recording: Recording, probe: ProbeSet | None) -> dict[str, Json]:
         "inputs": inputs.described(recording, profiles["groups"], probe),
         "samples": inputs.maps(recording, [str(layer["name"]) for layer in profiles["layers"]]),
         "left_out": [],
-        "saliency": _saliency(recording),
+        "saliency": saliency(recording, probe),
         "curves": {
             name: {"steps": series.steps.tolist(), "values": [rounded(value) for value in series.values.tolist()]}
             for name, series in recording.scalars.items()
@@ -410,63 +415,6 @@ def _triangles(points: Float64) -> Int64:
     if spans[1] <= 1e-7 * spans[0]:
         return np.zeros((0, 3), np.int64)
     return np.asarray(Delaunay(points).simplices, np.int64)
-
-
-# --------------------------------------------------------------------------------------------------------- saliency
-
-
-def _saliency(recording: Recording) -> Json:
-    """The fixed inputs with what the network says of them, and every method's maps; None when there is no panel."""
-    by_step = {step: f.arrays for step, f in sorted(recording.findings.get("saliency", {}).items()) if "panel" in f.arrays}
-    if not by_step:
-        return None
-    last = by_step[max(by_step)]
-    panel = np.asarray(last["panel"], np.float64)
-    steps = [step for step, arrays in by_step.items() if np.shape(arrays["panel"]) == panel.shape]
-    inputs = len(panel)
-
-    def each(name: str) -> list[Json]:
-        rows = (np.asarray(by_step[step].get(name, np.full(inputs, np.nan)), np.float64) for step in steps)
-        return [[rounded(v) for v in np.where(row < 0, np.nan, row).tolist()] for row in rows]  # -1 is no prediction
-
-    methods = list(dict.fromkeys(name.removeprefix("maps/") for arrays in by_step.values() for name in arrays if name.startswith("maps/")))
-    return {
-        "at": rows_at(recording.steps, steps),
-        "size": list(panel.shape[1:3]),
-        "panel": packed(_panel(panel)),
-        "inputs": [rounded(v) for v in np.asarray(last.get("inputs", np.arange(inputs))).tolist()],
-        "labels": [rounded(v) for v in np.asarray(last.get("labels", np.full(inputs, np.nan)), np.float64).tolist()],
-        "predictions": each("predictions"),
-        "confidence": each("confidence"),
-        "explained": _explained(last),
-        "methods": [_method(recording, by_step, method, inputs) for method in methods],
-    }
-
-
-def _explained(arrays: Mapping[str, Array]) -> str | None:
-    """Whether the maps explain the predicted or the labelled class; None where that was not recorded or cannot be told."""
-    alike = [name for name in ("predictions", "labels") if "classes" in arrays and np.array_equal(arrays["classes"], arrays.get(name, np.empty(0)))]
-    return {"predictions": "predicted", "labels": "labelled"}[alike[0]] if len(alike) == 1 else None
-
-
-def _method(recording: Recording, by_step: Mapping[int, Mapping[str, Array]], method: str, inputs: int) -> dict[str, Json]:
-    maps = {step: np.abs(np.asarray(arrays[f"maps/{method}"], np.float64)) for step, arrays in by_step.items() if f"maps/{method}" in arrays}
-    shape = maps[max(maps)].shape
-    if len(shape) != 3 or shape[0] != inputs:
-        raise ValueError(f"the maps of saliency method {method!r} have shape {shape}; expected ({inputs}, h, w), one map per input of the panel")
-    steps = [step for step, values in maps.items() if values.shape == shape]
-    values = np.stack([reduced(maps[step], MAP_SIDE) for step in steps])
-    mean = values.mean(axis=(2, 3))  # 0 where a map is zero everywhere, NaN where it holds a value that is not a number
-    density = np.divide(values, mean[..., None, None], out=np.zeros_like(values), where=(mean > 0)[..., None, None] & np.isfinite(values))
-    numbers = np.rint(np.clip(density / DENSITY_LIMIT, 0, 1) * 255).astype(np.uint8)
-    means = [[rounded(v) for v in row] for row in mean.tolist()]
-    return {"name": method, "at": rows_at(recording.steps, steps), "density": packed(numbers), "mean": means, "size": list(shape[1:])}
-
-
-def _panel(panel: Float64) -> UInt8:
-    finite = panel[np.isfinite(panel)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    return grey_levels(panel, MAP_SIDE, low, high)
 
 
 # --------------------------------------------------------------------------------------------------------- encoding

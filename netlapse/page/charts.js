@@ -5,7 +5,7 @@ const CHART = { left: 46, top: 10, bottom: 22, line: 13 };
 let chartFont = null;
 
 function textWidth(text) {
-  chartFont = chartFont || Object.assign(document.createElement("canvas").getContext("2d"), { font: "11px system-ui, sans-serif" });
+  chartFont = chartFont || Object.assign(document.createElement("canvas").getContext("2d"), { font: "600 11px system-ui, sans-serif" });
   return chartFont.measureText(text).width;
 }
 
@@ -16,7 +16,7 @@ function shortened(text, room) {
   return text.slice(0, keep) + "…";
 }
 
-// series: [{name, tone, steps, values, strong, chance}], `chance` a thin dashed line without a label; `zero` keeps zero on the axis. -> {node, show()}
+// series: [{name, tone, steps, values, strong, chance}], `chance` what a thin dashed line without a label is of; `zero` keeps zero on the axis. -> {node, show()}
 function lineChart({ series, width, height, label, zero = false, bounds = null, digits = 3 }) {
   const finite = series.flatMap((s) => s.values.filter((v) => v !== null && !Number.isNaN(v)));
   if (!finite.length) return { node: make("p", { class: "missing" }, "undefined at every step"), show() {} };
@@ -90,7 +90,7 @@ function lineChart({ series, width, height, label, zero = false, bounds = null, 
 function described(label, series) {
   const ends = series.slice(0, 12).map((s) => {
     const finite = s.values.filter((v) => v !== null && !Number.isNaN(v));
-    return finite.length ? `${s.name}${s.chance ? ", a random layout," : ""} from ${format(finite[0])} to ${format(finite[finite.length - 1])}` : `${s.name} undefined`;
+    return finite.length ? `${s.name}${s.chance ? `, ${s.chance},` : ""} from ${format(finite[0])} to ${format(finite[finite.length - 1])}` : `${s.name} undefined`;
   });
   return `${label}: ${ends.join("; ")}`;
 }
@@ -111,7 +111,7 @@ function drawnLine(node, series, px, py) {
     pen = "L";
     last = py(value);
   });
-  const drawn = draw("path", { class: series.chance ? "line chance" : "line", d: path || "M0,0", stroke: series.tone }, draw("title", {}, series.chance ? `${series.name}, a random layout` : series.name));
+  const drawn = draw("path", { class: series.chance ? "line chance" : "line", d: path || "M0,0", stroke: series.tone }, draw("title", {}, series.chance ? `${series.name}, ${series.chance}` : series.name));
   const dot = draw("circle", { class: "dot", r: 3, fill: series.tone, visibility: "hidden" });
   node.append(drawn, ...alone.map(([cx, cy]) => draw("circle", { cx, cy, r: 2, fill: series.tone })), dot);
   return { series, path: drawn, dot, end: last, labelAt: null, label: null, value: null };

@@ -1,5 +1,6 @@
 // Every metric of the run as small multiples: metrics that belong together share a chart, layers keep their tone.
 
+// The title of a chart, what it shows, and what its dashed lines are: what the same number is worth nothing at.
 const KNOWN_CURVES = {
   "nap/drift": ["Drift", "change since the step before; 0 none, 2 opposite"],
   "nap/drift_from_start": ["Drift from the start", "change since the first step; 0 none, 2 opposite"],
@@ -17,25 +18,28 @@ const KNOWN_CURVES = {
   "layout/blur_error": ["Blur error", "what a map loses when it is blurred; 0 is nothing"],
   "layout/hull_coverage": ["Coverage", "share of the picture that the map covers"],
   "layout/components": ["Components", "regions of one sign that a map has on average"],
-  "samples/same_group": ["Inputs among their own group", "share of an input’s nearest in the layer that are of its group"],
+  "samples/same_group": ["Inputs among their own group", "share of an input’s nearest in the layer that are of its group", "neighbours that have nothing to do with groups"],
   "samples/same_group_map": ["The same on the map of inputs", "what the map shows of it"],
   "samples/motion": ["Motion of inputs", "how far inputs moved on their map since the step before"],
-  "saliency/similarity": ["Saliency likeness", "how like the maps are to those of the step before"],
-  "saliency/concentration": ["Saliency concentration", "share held by the strongest tenth; 0.1 is an even spread"],
-  "saliency/similarity_first": ["Saliency likeness to the start", "how like the maps are to those of the first step; 1 would mean that what is learnt has no part in them"],
-  "saliency/agreement": ["Agreement of methods", "how like the maps of two methods are"],
-  "saliency/entropy": ["Saliency entropy", "1 is an even spread, 0 one position"],
-  "saliency/mass_inside": ["Saliency on the object", "share of a map inside the mask"],
-  "saliency/deletion": ["Deletion", "area under the class’s probability as the most salient positions are hidden; low is faithful"],
-  "saliency/insertion": ["Insertion", "area under the class’s probability as they are shown; high is faithful"],
-  "saliency/average_drop": ["Average drop", "share of the probability lost where only what the map shows is seen; low is faithful"],
-  "saliency/faithfulness": ["Faithfulness", "correlation of what a map says with what hiding does; 1 is faithful"],
-  "saliency/sensitivity": ["Sensitivity to noise", "how far small noise on the input moves the map; 0 not at all"],
+  "saliency/deletion": ["Deletion", "the class’s probability as the most salient positions are hidden, area under the curve; low is faithful", "random maps"],
+  "saliency/insertion": ["Insertion", "the same as they are shown; high is faithful", "random maps"],
+  "saliency/average_drop": ["Average drop", "share of the probability lost where only what the map shows is seen; low is faithful", "random maps"],
+  "saliency/faithfulness": ["Faithfulness", "correlation of what a map says with what hiding does; 1 is faithful", "random maps"],
+  "saliency/sensitivity": ["Sensitivity to noise", "how far small noise on the input moves the map; 0 not at all", "the distance to other inputs’ maps"],
+  "saliency/similarity_first": ["Likeness to the start", "to the maps of the first step; near 1, what is learnt has no part in them"],
+  "saliency/similarity": ["Likeness to the step before", "correlation with the map of the same input at the step before", "the same with other inputs’ maps"],
+  "saliency/agreement": ["Agreement of methods", "correlation of two methods’ maps of the same input", "the same of two inputs"],
+  "saliency/mass_inside": ["Saliency on the object", "share of a map inside the mask", "an even spread"],
+  "saliency/concentration": ["Saliency concentration", "share held by the strongest tenth of the positions", "an even spread"],
+  "saliency/entropy": ["Saliency entropy", "how widely a map is spread; 0 is one position", "an even spread"],
   "saliency/blank": ["Blank saliency", "share of maps that are zero everywhere"],
   "cost": ["Cost", "seconds per analysis"],
   "cost/overhead": ["Overhead", "time spent observing over time spent training"],
 };
-const FAMILIES = ["training", "nap", "layout", "samples", "saliency", "similarity", "fairness", "receptive_field", "cost"];
+const FAMILIES = ["training", "nap", "layout", "samples", "similarity", "fairness", "receptive_field", "cost", "saliency"];
+const RANDOM_LAYOUT = "a random layout of the same units";
+// What is known beforehand of an even spread.
+const EVEN_SPREAD = { "saliency/concentration": 0.1, "saliency/entropy": 1 };
 
 // Of the layouts' quality these are always open, the rest on request.
 const MAIN_OF_LAYOUT = ["trustworthiness", "motion"];
@@ -90,9 +94,15 @@ function drawCurves() {
   const missing = [["training", "the training’s own loss and accuracy"], ["nap", "profiles"], ["layout", "layouts"], ["cost", "cost"]].filter(([family]) => !seen.has(family)).map(([, text]) => text);
   root.append(make("h2", { id: "curves-title" }, "Curves"));
   root.append(make("p", { class: "hint" }, charts.length ? "The line marks the step shown above; click or drag to go to another." : "No metric was recorded in this run.", missing.length && charts.length ? ` Not recorded: ${missing.join(", ")}.` : ""));
-  if (charts.some((chart) => chart.lines.some(({ chance }) => chance))) root.append(make("p", { class: "hint" }, "Thin dashed lines: the same of a random layout of the same units, which is what chance gives."));
+  if (charts.some((chart) => chart.key in EVEN_SPREAD || chart.lines.some(({ chance }) => chance))) root.append(make("p", { class: "hint" }, "Thin dashed lines are what chance gives, and the number is worth nothing at; each chart says of what they are."));
   if (steps.length === 1 && charts.length) root.append(make("p", { class: "notice" }, `One ${unitOfStep} was observed, so each curve is a point.`));
-  const sections = [curveSection(root, charts.filter((chart) => detailOf(chart) === null), () => true)];
+  const open = charts.filter((chart) => detailOf(chart) === null);
+  const [ofSaliency, others] = [open.filter(({ family }) => family === "saliency"), open.filter(({ family }) => family !== "saliency")];
+  const sections = [curveSection(root, others, () => true)];
+  if (ofSaliency.length) {
+    root.append(make("h3", { class: "curves-of" }, "Saliency: whether to believe the maps, and how they change"));
+    sections.push(curveSection(root, ofSaliency, () => true));
+  }
   for (const title of new Set(charts.map(detailOf).filter(Boolean))) {
     const inside = charts.filter((chart) => detailOf(chart) === title);
     const details = make("details", { class: "more-curves", toggle: () => section.rebuild() }, make("summary", {}, `${title} (${plural(inside.length, "curve")})`));
@@ -102,7 +112,7 @@ function drawCurves() {
   }
   view(["width", "layer"], () => sections.forEach((section) => section.rebuild())); // the chosen layer keeps its label where there is no room for all
   view(["step"], () => sections.forEach((section) => section.show()));
-  sections[0].rebuild();
+  sections.forEach((section) => section.rebuild());
 }
 
 // Charts side by side, drawn while they are to be seen.
@@ -116,7 +126,8 @@ function curveSection(root, charts, seen) {
     const across = Math.max(1, Math.floor((grid.clientWidth + 28) / (330 + 28)));
     const width = Math.floor((grid.clientWidth - 28 * (across - 1)) / across);
     grid.style.setProperty("--across", across);
-    drawn = charts.map((chart) => drawnCurve(chart, width));
+    // Names of pairs are long.
+    drawn = charts.map((chart) => (across > 1 && chart.key === "saliency/agreement" ? drawnCurve(chart, 2 * width + 28, "wide") : drawnCurve(chart, width)));
     grid.replaceChildren(...drawn.map((chart) => chart.figure));
   };
   return { rebuild, show: () => drawn.forEach((chart) => chart.show()) };
@@ -124,18 +135,35 @@ function curveSection(root, charts, seen) {
 
 const layerIndex = new Map(run.layers.map((layer, index) => [layer.name, index]));
 
-function drawnCurve(chart, width) {
+const methodIndex = new Map(((run.saliency || {}).methods || []).map((method, index) => [method.name, index]));
+
+function drawnCurve(chart, width, shape = "") {
+  const [title, hint, known] = KNOWN_CURVES[chart.key] || relaidTitle(chart.key) || [capital(chart.key.split("/").slice(chart.family === "training" ? 1 : 0).join(" ").replace(/_/g, " ")), ""];
+  const chance = known || (chart.family === "layout" ? RANDOM_LAYOUT : "what chance gives");
+  const series = seriesOf(chart, chance);
+  const made = lineChart({ series, width, height: 176, label: title, zero: /drift|motion|dead|cost|overhead|loss/.test(chart.key) });
+  const dashed = series.some((one) => one.chance) && `${hint ? "; " : ""}dashed: ${chance}`;
+  return { figure: make("figure", { class: `curve ${shape}`, "data-key": chart.key }, make("figcaption", {}, make("strong", {}, title), (hint || dashed) && make("span", {}, hint, dashed)), made.node), show: made.show };
+}
+
+// The lines of a chart, those of chance in the tone of what they belong to; one that is the same for all is drawn once.
+function seriesOf(chart, chance) {
   const ordered = chart.lines.map((entry) => ({ ...entry, layer: layerIndex.get(entry.line) })).sort((a, b) => (a.layer ?? 1e9) - (b.layer ?? 1e9) || a.chance - b.chance);
   const byLayer = ordered.some((entry) => entry.layer !== undefined);
-  const series = ordered.map(({ line, curve, layer, chance }, i) => ({
-    name: layer === undefined ? line : layerTitle(line),
-    tone: layer === undefined ? groupTone(i) : layerTone(layer),
-    steps: curve.steps,
-    values: curve.values,
-    chance,
-    strong: byLayer ? () => layer === state.layer : undefined,
+  const names = ordered.filter((entry) => !entry.chance).map((entry) => entry.line);
+  const tone = ({ line, layer }) => (layer !== undefined ? layerTone(layer) : groupTone(methodIndex.get(line) ?? names.indexOf(line)));
+  const all = ordered.map((entry) => ({
+    name: entry.layer === undefined ? entry.line : layerTitle(entry.line),
+    tone: tone(entry),
+    steps: entry.curve.steps,
+    values: entry.curve.values,
+    chance: entry.chance && chance,
+    strong: byLayer ? () => entry.layer === state.layer : undefined,
   }));
-  const [title, hint] = KNOWN_CURVES[chart.key] || relaidTitle(chart.key) || [capital(chart.key.split("/").slice(chart.family === "training" ? 1 : 0).join(" ").replace(/_/g, " ")), ""];
-  const made = lineChart({ series, width, height: 176, label: title, zero: /drift|motion|dead|cost|overhead|loss/.test(chart.key) });
-  return { figure: make("figure", { class: "curve" }, make("figcaption", {}, make("strong", {}, title), hint && make("span", {}, hint)), made.node), show: made.show };
+  const ofChance = all.filter((one) => one.chance);
+  const shared = chart.key in EVEN_SPREAD ? { steps, values: steps.map(() => EVEN_SPREAD[chart.key]) } : ofChance.length > 1 && new Set(ofChance.map(({ steps, values }) => JSON.stringify([steps, values]))).size === 1 && ofChance[0];
+  if (!shared || byLayer) return all;
+  return [...all.filter((one) => !one.chance), { name: "all", tone: SHARED_TONE, steps: shared.steps, values: shared.values, chance }];
 }
+
+const SHARED_TONE = "#5b6675";

@@ -86,6 +86,9 @@ const state = {
   sampleGroup: null, // the group that the map of inputs shows alone
   input: null, // the input pointed at on the map of inputs, by its place among them
   strength: 0.85,
+  cut: "step", // of the saliency maps: "step" | "input" | "method", see saliency.js
+  panelInput: 0, // the fixed input whose maps are shown over the steps
+  panelMethod: 0, // the method whose maps are
   playing: false,
 };
 

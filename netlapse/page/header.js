@@ -76,16 +76,17 @@ function whyMissing(analysis) {
   return failure ? `the analysis “${analysis}” failed: ${failure.message}` : `the analysis “${analysis}” was not part of this run`;
 }
 
-// A line that says a step was not observed, with ways to the nearest ones that were; null where it was observed.
-function unobserved(what, at, index) {
+// A line that says a step was not observed, or is left out of this page, with ways to the nearest ones that are there; null
+// where it is there. `held` says that the last one before is shown instead.
+function unobserved(what, at, index, leftOut = [], held = true) {
   if (at[index] >= 0) return null;
   const [before, after] = [heldStep(at, index), nextStep(at, index)];
   const go = (i) => make("button", { type: "button", class: "link", click: () => set({ step: i, playing: false }) }, nameOfStep(steps[i]));
   return make(
     "p",
     { class: "notice" },
-    make("strong", {}, `${what} was not observed at ${nameOfStep(steps[index])}. `),
-    before >= 0 ? ["Shown, faded: ", go(before), ", the last one before. "] : "Nothing was observed before. ",
+    make("strong", {}, leftOut.includes(index) ? `${what} of ${nameOfStep(steps[index])} is in the findings, and left out here to keep this page small. ` : `${what} was not observed at ${nameOfStep(steps[index])}. `),
+    before >= 0 ? [held ? "Shown, faded: " : "The last one before: ", go(before), held ? ", the last one before. " : ". "] : "Nothing was observed before. ",
     after >= 0 && ["Next: ", go(after), "."],
   );
 }

@@ -1,5 +1,11 @@
-// The fixed inputs and where the network looks: one column per input, one row per method. A map is drawn as a density,
-// times its own mean, so that maps of all methods and steps share one scale: 1 is an even spread.
+// Where the network looks. The fixed inputs at the step of the slider, one column per input, one row per method; in other
+// cuts, one input or one method over the steps (epochs.js); and the inputs chosen at the step (chosen.js).
+
+const CUTS = [
+  ["step", `at this ${unitOfStep}`],
+  ["input", `one input over the ${unitOfStep}s`],
+  ["method", `one method over the ${unitOfStep}s`],
+];
 
 function drawSaliency() {
   const root = document.getElementById("saliency");
@@ -13,129 +19,131 @@ function drawSaliency() {
   const limit = run.limits.density;
   const slider = make("input", { type: "range", min: 0, max: 100, value: state.strength * 100, input: (event) => set({ strength: event.target.value / 100 }) });
   const bar = colourBar(SEQUENTIAL, ["0", "1", "2", "3", "4", "5", `≥ ${limit}`], "saliency, times an even spread");
-  const notices = make("div", { class: "notices" });
-  const rows = make("div", { class: "panel-rows" });
-  const sizes = data.methods.map((m) => m.size).concat([data.size]).filter(([h, w]) => Math.max(h, w) > 112);
+  const cuts = switches("What the grid shows", CUTS, state.cut, (cut) => set({ cut }));
+  const panes = { step: make("div", {}), input: make("div", {}), method: make("div", {}) };
   root.append(
     make(
       "div", { class: "section-head" },
-      make("div", {}, title, make("p", { class: "hint" }, `${plural(data.inputs.length, "fixed input")} of the probe, the same at every ${unitOfStep}. A map says how strongly each pixel bears on ${data.explained ? `the ${data.explained} class` : "the network’s answer"}, as a multiple of the map’s own mean.${sizes.length ? " Large maps are averaged down to at most 112 pixels a side." : ""}`)),
+      make("div", {}, title, make("p", { class: "hint" }, panelHint(data))),
       bar,
       make("label", { class: "choice" }, make("span", {}, "map over input"), slider),
     ),
-    notices, rows,
+    make("div", { class: "controls" }, cuts),
+    ...Object.values(panes),
   );
-  // White strokes on black would grey the white of the maps: such inputs lie inverted under them.
-  const values = unpack(data.panel).slice().sort();
-  const inverted = data.panel.shape[3] === 1 && values[values.length >> 1] < 64;
-  const columns = data.inputs.map((_, input) => panelColumn(data, input, inverted));
-  const arrange = () => {
-    // Rows of nearly equal length, tiles as large as fit.
-    const room = rows.clientWidth - (rows.clientWidth < 480 ? 60 : 80);
-    const fitting = Math.max(1, Math.floor((room + 8) / (rows.clientWidth < 480 ? 72 : 112)));
-    const perRow = Math.max(1, Math.ceil(columns.length / Math.ceil(columns.length / fitting)));
-    rows.style.setProperty("--side", `${Math.min(132, Math.floor((room + 8) / perRow) - 8)}px`);
-    const chunks = [];
-    for (let from = 0; from < columns.length; from += perRow) {
-      const names = make("div", { class: "panel-names", "aria-hidden": "true" }, make("span", {}, "input"), data.methods.map((m) => make("span", { title: m.name }, m.name.replace(/_/g, " "))));
-      chunks.push(make("div", { class: "panel-row" }, names, columns.slice(from, from + perRow).map((column) => column.node)));
-    }
-    rows.replaceChildren(...chunks);
+  // First, so that what is drawn next finds its pane open, and can be measured.
+  const show = () => {
+    cuts.show(state.cut);
+    for (const [cut, node] of Object.entries(panes)) node.hidden = cut !== state.cut;
   };
-  const update = () => {
-    const index = heldStep(data.at, state.step);
-    notices.replaceChildren(...[unobserved("Saliency", data.at, state.step)].filter(Boolean));
-    rows.classList.toggle("held", data.at[state.step] < 0);
-    for (const column of columns) column.show(index);
-  };
-  view(["width"], arrange);
-  view(["step", "strength"], update);
-  arrange();
-  update();
+  view(["cut"], show);
+  show();
+  const panel = panelOf(data);
+  drawAtStep(panes.step, data, panel);
+  drawOverEpochs(panes.input, data, panel, "input");
+  drawOverEpochs(panes.method, data, panel, "method");
+  drawChosen(panes.step, data);
 }
 
-function panelColumn(data, input, inverted) {
-  const [h, w, channels] = data.panel.shape.slice(1);
-  const pixels = unpack(data.panel).subarray(input * h * w * channels, (input + 1) * h * w * channels);
-  const picture = tileCanvas(h, w, `input ${input}`);
-  const image = picture.context.createImageData(w, h);
-  const grey = new Float32Array(h * w);
-  for (let i = 0; i < h * w; i++) {
-    for (let c = 0; c < 3; c++) {
-      const value = pixels[i * channels + (channels >= 3 ? c : 0)];
-      image.data[4 * i + c] = value;
-      grey[i] += value / 3;
-    }
-    image.data[4 * i + 3] = 255;
-    if (inverted) grey[i] = 255 - grey[i];
-  }
-  picture.context.putImageData(image, 0, 0);
-  const tiles = data.methods.map((method) => mapTile(method, input, grey, h, w));
-  const said = make("div", { class: "said" });
-  const node = make("figure", { class: "panel-column" }, make("div", { class: "tile" }, picture.canvas), tiles.map((tile) => tile.node), said);
+function panelHint(data) {
+  const sizes = data.methods.map((m) => m.size).concat([data.size]).filter(([h, w]) => Math.max(h, w) > data.side);
+  const explained = data.explained ? `the ${data.explained} class` : "the network’s answer";
+  return [
+    `${plural(data.inputs.length, "fixed input")} of the probe, the same at every ${unitOfStep}. A map says how strongly each pixel bears on ${explained}, as a multiple of the map’s own mean: one scale for all maps, methods and ${unitOfStep}s.`,
+    sizes.length && ` Large maps are averaged down to at most ${data.side} pixels a side.`,
+    data.left_out.length && ` To keep this page small it holds ${observedSteps(data).length} of the ${plural(observedSteps(data).length + data.left_out.length, unitOfStep)} that were recorded.`,
+  ].filter(Boolean);
+}
+
+// The fixed inputs, ready to be drawn: of each the grey values, and its map by a method at a step (index).
+function panelOf(data) {
+  const dark = isDark(data.panel);
+  const unders = data.inputs.map((_, input) => pictured(data.panel, input, dark, inputTitle(data, input)));
   return {
-    node,
-    show(index) {
-      const row = index < 0 ? -1 : data.at[index];
-      said.replaceChildren(...(row < 0 ? ["not observed"] : verdict(data, input, row)));
-      tiles.forEach((tile) => tile.show(index));
+    picture: (input) => pictured(data.panel, input, dark, inputTitle(data, input)).canvas,
+    tile: (method, input) => mapTile(method.density.shape.slice(2), unders[input]),
+    map(method, input, index) {
+      const row = index < 0 ? -1 : method.at[index];
+      const label = `${method.name} of ${inputTitle(data, input)}${index < 0 ? "" : ` at ${nameOfStep(steps[index])}`}`;
+      const why = row < 0 ? "not observed" : whyBlank(method.mean[row][input]);
+      const [inputs, h, w] = method.density.shape.slice(1);
+      return { label, why, density: unpack(method.density), from: (row * inputs + input) * h * w };
     },
   };
 }
 
-function tileCanvas(height, width, label) {
-  const canvas = make("canvas", { role: "img", "aria-label": label, width, height });
-  return { canvas, context: canvas.getContext("2d") };
-}
+const inputTitle = (data, input) => `input ${data.inputs[input]}${data.labels[input] === null ? "" : `, label ${className(data.labels[input])}`}`;
+const observedSteps = (data) => steps.map((_, i) => i).filter((i) => data.at[i] >= 0);
 
-const className = (k) => (k === null || k === undefined ? "unknown" : String((manifest.class_names || [])[k] ?? k));
+// A notice where the step's maps are not on the page; what is drawn then is the last one before.
+const missingStep = (what, data) => unobserved(what, data.at, state.step, data.left_out);
 
-// What it is, what the network says, right or wrong by a mark and by words, and how sure it is.
-function verdict(data, input, row) {
-  const [label, said, sure] = [data.labels[input], data.predictions[row][input], data.confidence[row][input]];
-  const right = said !== null && said === label;
-  const percent = sure === null ? null : `${(sure * 100).toFixed(0)} %`;
-  const words = said === null ? "no prediction" : right ? "right" : "wrong";
-  return [
-    make("span", { class: "is", title: `label: ${className(label)}` }, className(label)),
-    make(
-      "span", { class: right ? "right" : "wrong", title: `${words}: the network says ${className(said)}` },
-      make("span", { "aria-hidden": "true" }, said === null ? "– " : right ? "✓ " : "✗ "), make("span", { class: "spoken" }, `${words}, says `), said === null ? "" : className(said),
-    ),
-    percent && make("span", { class: "sure" }, make("i", { style: `width:${(sure * 100).toFixed(1)}%` }), make("span", { class: "spoken" }, "confidence "), percent),
-  ].filter(Boolean);
-}
-
-function mapTile(method, input, grey, inputHeight, inputWidth) {
-  const [h, w] = method.density.shape.slice(2);
-  const [height, width] = [Math.max(h, inputHeight), Math.max(w, inputWidth)];
-  const { canvas, context } = tileCanvas(height, width, "");
-  const nothing = make("div", { class: "nothing", hidden: true });
-  const node = make("div", { class: "tile" }, canvas, nothing);
-  const image = context.createImageData(width, height);
-  const show = (index) => {
-    const row = index < 0 ? -1 : method.at[index];
-    const mean = row < 0 ? null : method.mean[row][input];
-    const why = row < 0 ? "not observed" : mean === null ? "not a number" : mean === 0 ? "zero everywhere" : null;
-    nothing.hidden = why === null;
-    nothing.textContent = why || "";
-    canvas.setAttribute("aria-label", `${method.name} of input ${input}${why ? `: ${why}` : ""}`);
-    canvas.hidden = why !== null;
-    if (why) return;
-    const from = (row * method.density.shape[1] + input) * h * w;
-    const density = unpack(method.density);
-    const keep = 1 - state.strength;
-    for (let y = 0, i = 0; y < height; y++) {
-      const mapRow = from + Math.floor(((y + 0.5) * h) / height) * w;
-      const inputRow = Math.floor(((y + 0.5) * inputHeight) / height) * inputWidth;
-      for (let x = 0; x < width; x++, i += 4) {
-        const colour = sequentialTable[density[mapRow + Math.floor(((x + 0.5) * w) / width)]];
-        const under = grey[inputRow + Math.floor(((x + 0.5) * inputWidth) / width)] * keep;
-        for (let c = 0; c < 3; c++) image.data[i + c] = under + colour[c] * state.strength;
-        image.data[i + 3] = 255;
-      }
+function drawAtStep(root, data, panel) {
+  const notices = make("div", { class: "notices" });
+  const rows = make("div", { class: "panel-rows" });
+  root.append(notices, rows);
+  const columns = data.inputs.map((_, input) => panelColumn(data, panel, input));
+  const arrange = () => {
+    if (state.cut !== "step") return;
+    const { perRow, side } = tilesInRow(rows.clientWidth, columns.length);
+    rows.style.setProperty("--side", `${side}px`);
+    const chunks = [];
+    for (let from = 0; from < columns.length; from += perRow) {
+      chunks.push(make("div", { class: "panel-row" }, methodNames(data), columns.slice(from, from + perRow).map((column) => column.node)));
     }
-    context.putImageData(image, 0, 0);
+    rows.replaceChildren(...chunks);
   };
-  return { node, show };
+  const update = () => {
+    if (state.cut !== "step") return;
+    const index = heldStep(data.at, state.step);
+    notices.replaceChildren(...[missingStep("Saliency", data)].filter(Boolean));
+    rows.classList.toggle("held", data.at[state.step] < 0);
+    for (const column of columns) column.show(index);
+  };
+  view(["width", "cut"], arrange);
+  view(["step", "strength", "cut"], update);
+  arrange();
+  update();
+}
+
+// Rows of nearly equal length, tiles as large as fit.
+function tilesInRow(width, many, between = 0) {
+  const narrow = width < 480;
+  const room = width - (narrow ? 70 : 80) - between;
+  const fitting = Math.max(1, Math.floor((room + 8) / (narrow ? 72 : 112)));
+  const perRow = Math.max(1, Math.ceil(many / Math.ceil(many / fitting)));
+  return { fitting, perRow, side: Math.min(132, Math.floor((room + 8) / perRow) - 8) };
+}
+
+// The names beside the rows; one that is pressed shows that method over the steps.
+function methodNames(data) {
+  return make(
+    "div", { class: "panel-names" },
+    make("span", {}, "input"),
+    data.methods.map((m, method) => make("span", {}, overEpochs(methodName(m.name), `${m.name} over the ${unitOfStep}s`, { cut: "method", panelMethod: method }))),
+    make("div", { class: "said", "aria-hidden": "true" }, make("span", {}, "label"), make("span", {}, "answer"), make("span", { class: "sure" }, "confidence")),
+  );
+}
+
+// A button that leads to another cut, to its own switch.
+function overEpochs(content, label, changes) {
+  const go = () => {
+    set({ ...changes, playing: false });
+    document.querySelector(`#saliency .switches [data-key="${changes.cut}"]`).focus();
+  };
+  return make("button", { type: "button", class: "over-epochs", title: label, "aria-label": label, click: go }, content);
+}
+
+function panelColumn(data, panel, input) {
+  const tiles = data.methods.map((method) => panel.tile(method, input));
+  const said = make("div", { class: "said" });
+  const picture = overEpochs(panel.picture(input), `${inputTitle(data, input)}: over the ${unitOfStep}s`, { cut: "input", panelInput: input });
+  return {
+    node: make("figure", { class: "panel-column" }, make("div", { class: "tile" }, picture), tiles.map((tile) => tile.node), said),
+    show(index) {
+      const row = index < 0 ? -1 : data.at[index];
+      said.replaceChildren(...(row < 0 ? ["not observed"] : verdict(data.labels[input], data.predictions[row][input], data.confidence[row][input])));
+      tiles.forEach((tile, i) => tile.show(panel.map(data.methods[i], input, index)));
+    },
+  };
 }
