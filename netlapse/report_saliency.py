@@ -36,8 +36,8 @@ def saliency(recording: Recording, probe: ProbeSet | None) -> dict[str, Json] | 
     names = list(dict.fromkeys(name.removeprefix("maps/") for arrays in by_step.values() for name in arrays if name.startswith("maps/")))
     shapes = {name: _shape_of(name, by_step, inputs) for name in names}
 
-    def size(side: int, steps: Sequence[int]) -> float:
-        return inputs * (_pixels(panel.shape[1:3], side) * panel.shape[3] + len(steps) * sum(_pixels(shape, side) for shape in shapes.values()))
+    def size(side: int, steps: Sequence[int]) -> int:
+        return inputs * (_pixels(panel.shape[1:3], side) * int(panel.shape[3]) + len(steps) * sum(_pixels(shape, side) for shape in shapes.values()))
 
     side, steps = _fitting(found, size, PANEL_BYTES)
 
@@ -70,7 +70,7 @@ def _shape_of(method: str, by_step: Mapping[int, Arrays], inputs: int) -> tuple[
 
 
 def _method(recording: Recording, method: str, by_step: Mapping[int, Arrays], shape: tuple[int, int], side: int) -> dict[str, Json]:
-    maps = {step: arrays[f"maps/{method}"] for step, arrays in by_step.items() if np.shape(arrays.get(f"maps/{method}"))[1:] == shape}
+    maps = {step: arrays[f"maps/{method}"] for step, arrays in by_step.items() if _has(arrays, f"maps/{method}", shape)}
     drawn = [_density(values, side) for values in maps.values()]
     return {
         "name": method,
@@ -79,6 +79,11 @@ def _method(recording: Recording, method: str, by_step: Mapping[int, Arrays], sh
         "mean": [mean for _, mean in drawn],
         "size": list(shape),
     }
+
+
+def _has(arrays: Arrays, name: str, shape: tuple[int, int]) -> bool:
+    """Whether there are maps of that name and size."""
+    return name in arrays and arrays[name].shape[1:] == shape
 
 
 def _density(maps: Array, side: int) -> tuple[UInt8, list[float]]:
@@ -108,10 +113,10 @@ def _chosen(recording: Recording, by_step: Mapping[int, Arrays], shapes: Mapping
     rows = {step: np.flatnonzero(places[step] >= 0) for step in found}
     image = np.shape(by_step[found[-1]]["panel_chosen"])[1:]
 
-    def size(side: int, steps: Sequence[int]) -> float:
+    def size(side: int, steps: Sequence[int]) -> int:
         different = len({int(place) for step in steps for place in places[step][rows[step]]})
         entries = sum(len(rows[step]) for step in steps)
-        return different * _pixels(image[:2], side) * image[2] + entries * sum(_pixels(shape, side) for shape in shapes.values())
+        return different * _pixels(image[:2], side) * int(image[2]) + entries * sum(_pixels(shape, side) for shape in shapes.values())
 
     side, steps = _fitting(found, size, CHOSEN_BYTES)
     pictures = {int(place): by_step[step]["panel_chosen"][row] for step in steps for row in rows[step] for place in [places[step][row]]}
@@ -146,14 +151,16 @@ def _step(
     arrays = by_step[step]
     places = np.asarray(arrays["inputs_chosen"], np.int64)[rows]
     earlier = _predictions(by_step[before]) if before is not None else None
-    known = earlier is not None and earlier.shape == np.shape(arrays.get("predictions_probe"))
+    now = _predictions(arrays)
+    if now is None or earlier is None or earlier.shape != now.shape:
+        earlier = None
     return {
-        "before": recording.steps.index(before) if before is not None and known else None,
-        "of": _of_each(arrays, earlier if known else None, reasons, probe),
+        "before": None if before is None or earlier is None else recording.steps.index(before),
+        "of": _of_each(arrays, earlier, reasons, probe),
         "why": [reasons.index(str(why)) for why in np.asarray(arrays["why_chosen"])[rows].tolist()],
         "picture": [numbers[place] for place in places.tolist()],
         **{one: _none_below_zero(arrays[f"{many}_chosen"][rows]) for one, many in _SAID.items() if f"{many}_chosen" in arrays},
-        "was": _none_below_zero(earlier[places]) if earlier is not None and known else None,
+        "was": None if earlier is None else _none_below_zero(earlier[places]),
     }
 
 
@@ -179,7 +186,7 @@ def _of_each(arrays: Arrays, earlier: Int64 | None, reasons: Sequence[str], prob
 def _entries(method: str, shape: tuple[int, int], steps: Sequence[tuple[Arrays, Int64]], side: int) -> dict[str, Json]:
     """The maps of all entries, step by step; `seen` says which there are, as a method may be lacking at a step."""
     name = f"maps_chosen/{method}"
-    seen = [np.shape(arrays.get(name))[1:] == shape for arrays, _ in steps]
+    seen = [_has(arrays, name, shape) for arrays, _ in steps]
     drawn = [_density(arrays[name][rows] if here else np.zeros((len(rows), *shape)), side) for here, (arrays, rows) in zip(seen, steps)]
     return {
         "density": packed(np.concatenate([density for density, _ in drawn])),
@@ -191,7 +198,7 @@ def _entries(method: str, shape: tuple[int, int], steps: Sequence[tuple[Arrays, 
 # --------------------------------------------------------------------------------------------------------------- size
 
 
-def _fitting(steps: Sequence[int], size: Callable[[int, Sequence[int]], float], room: int) -> tuple[int, list[int]]:
+def _fitting(steps: Sequence[int], size: Callable[[int, Sequence[int]], int], room: int) -> tuple[int, list[int]]:
     """The side of pictures and the steps at which a size in bytes has room as text: smaller pictures first, then fewer steps."""
     for side in SIDES:
         if size(side, steps) * 4 / 3 <= room:
