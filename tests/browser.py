@@ -34,6 +34,7 @@ class Tab:
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.send("Runtime.enable")
+        self.send("Log.enable")
         self.send("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False)
         self.send("Page.navigate", url=file.as_uri())
         while self.tell("document.readyState === 'complete' && location.href") in (False, "about:blank"):
@@ -48,6 +49,8 @@ class Tab:
         while (answer := self._next()).get("id") != self._sent:
             if answer.get("method") == "Runtime.exceptionThrown":
                 self.errors.append(answer["params"]["exceptionDetails"]["exception"]["description"])
+            if answer.get("method") == "Log.entryAdded" and answer["params"]["entry"]["level"] == "error":
+                self.errors.append(answer["params"]["entry"]["text"])  # also what the page's own policy forbids it to load
         assert "error" not in answer, answer
         return answer["result"]
 

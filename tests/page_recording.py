@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from netlapse.analysis.saliency import WHY, chosen_of
 from netlapse.recording import Recording
 from netlapse.types import Findings, Float64, Int64, ProbeSet
 
@@ -29,6 +30,7 @@ def made_up_run(
     side: int = 28,
     channels: int = 1,
     methods: tuple[str, ...] = ("gradient", "grad_cam"),
+    chosen: int = 0,
     constant: tuple[int, ...] = (),
     manifest: dict[str, object] | None = None,
     seed: int = 0,
@@ -73,6 +75,8 @@ def made_up_run(
     findings["samples"] = _samples(steps, groups, tuple(layers), rng)
     if inputs:
         findings["saliency"] = _saliency(steps, groups, inputs, side, channels, methods, rng)
+    if chosen:
+        findings["saliency"] = _with_chosen(findings["saliency"], groups, side, channels, methods, chosen, rng)
     return Recording(_manifest(groups, layers, side, channels) | (manifest or {}), findings)
 
 
@@ -150,6 +154,30 @@ def _saliency(
             arrays[f"maps/{method}"] = maps * 10.0**-number
         found[step] = Findings(arrays)
     return found
+
+
+def _with_chosen(
+    found: dict[int, Findings], groups: int, side: int, channels: int, methods: tuple[str, ...], size: int, rng: np.random.Generator
+) -> dict[int, Findings]:
+    """Inputs of `made_up_probe` beside the panel, chosen as `saliency` does; of every map the mean is 1, whatever the input."""
+    probe = made_up_probe(groups=groups, side=side, channels=channels)
+    before: Int64 | None = None
+    more = {}
+    for step, findings in found.items():
+        wrong = rng.random(PROBE) > 0.2 + 0.75 * (1 - np.exp(-step / 3))
+        predictions = np.where(wrong, (probe.labels + 1) % groups, probe.labels)
+        inputs = chosen_of(probe.labels, predictions, before, size, np.asarray(findings.arrays["inputs"], np.int64))
+        there = inputs >= 0
+        arrays: dict[str, object] = {"predictions_probe": predictions, "inputs_chosen": inputs, "why_chosen": np.repeat(WHY, size)}
+        arrays |= {"labels_chosen": np.where(there, probe.labels[inputs], -1), "predictions_chosen": np.where(there, predictions[inputs], -1)}
+        arrays |= {"confidence_chosen": np.where(there, rng.uniform(0.2, 1, len(inputs)), np.nan)}
+        arrays |= {"panel_chosen": np.where(there[:, None, None, None], probe.inputs[inputs], np.nan)}
+        for method in methods:
+            maps = rng.gamma(1, 1, (len(inputs), side, side))
+            arrays[f"maps_chosen/{method}"] = np.where(there[:, None, None], maps / maps.mean(axis=(1, 2), keepdims=True), np.nan).astype(np.float32)
+        more[step] = Findings({**findings.arrays, **{name: np.asarray(values) for name, values in arrays.items()}})
+        before = predictions
+    return more
 
 
 def _training(steps: int, rng: np.random.Generator) -> dict[int, Findings]:

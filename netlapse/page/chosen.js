@@ -10,7 +10,9 @@ function drawChosen(root, data) {
   const chosen = data.chosen;
   if (!chosen) {
     title.remove();
-    hint.append(run.left_out.some((text) => text.includes("chosen")) ? "Inputs were chosen at each checkpoint; they are left out here, as this page would be too large." : ["Inputs whose prediction just changed, is wrong or is right are shown here where they are asked for: ", make("code", {}, "analyses.saliency.chosen=3"), "."]);
+    const asked = ["Inputs whose prediction just changed, is wrong or is right are shown here where they are asked for: ", make("code", {}, "analyses.saliency.chosen=3"), "."];
+    const tooMany = ["Inputs were chosen at each checkpoint; they are left out here, as this page would be too large."];
+    hint.append(...(run.left_out.some((text) => text.includes("chosen")) ? tooMany : asked));
     return;
   }
   root.append(rows);
