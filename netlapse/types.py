@@ -180,6 +180,27 @@ class Explained:
     outputs: Float32
 
 
+@dataclass(frozen=True)
+class Field:
+    """The theoretical receptive field of a layer's units (Araujo, Norris & Sim, 2019): what of an image each of them can see.
+
+    The unit at position (i, j) sees rows offset[0] + i * stride[0] and so on, size[0] of them, and columns likewise. Some may
+    lie outside of the image, at padding. A stride of 0: all units see the same, as after a mean over all positions.
+    """
+
+    size: tuple[int, int]
+    stride: tuple[int, int]
+    offset: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class NoField:
+    """Why the theoretical field of a layer is not known: the operation that hides it, and the layer (module call) it ran in."""
+
+    operation: str
+    layer: str
+
+
 @dataclass(frozen=True, eq=False)
 class FullGradient:
     """The score of each input's class as a sum: of gradient x input, and of the terms, over everything but the batch.

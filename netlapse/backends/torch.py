@@ -21,11 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from netlapse.backends import checked_classes, checked_groups, torch_fullgrad
+from netlapse.backends import checked_classes, checked_groups, torch_fields, torch_fullgrad
+from netlapse.backends.receptive import field_of
+from netlapse.backends.torch_trace import Trace, recorded
 from netlapse.types import (
     Array,
     Exact,
     Explained,
+    Field,
     Float32,
     FullGradient,
     FullGradientMagnitudes,
@@ -33,6 +36,7 @@ from netlapse.types import (
     Int64,
     Layer,
     Magnitude,
+    NoField,
     Peaks,
     Responses,
     Role,
@@ -351,6 +355,36 @@ class TorchNetwork:
     def full_gradient_gaps(self, inputs: Array, classes: Int64) -> dict[str, Exact]:
         """{module call: (n,)} what it adds to the scores that no term accounts for, apart from calls inside it; "" is the network's own."""
         return self._decomposed(inputs, classes, "gaps")[1]
+
+    def fields(self, inputs: Array) -> dict[str, Field | NoField]:
+        """Every layer (h, w, u) -> the theoretical receptive field of its units, for images (n, h, w, c) of this size; one forward.
+
+        Through strides, dilation, padding, pooling, shortcuts (what is seen through either path), and whatever mixes all
+        positions. Where it is not an interval that moves by whole pixels from unit to unit, or an operation is not known, the
+        `NoField` names that. Adaptive pooling whose windows differ in size: what all its units see together.
+        """
+        if np.ndim(inputs) != 4:
+            raise ValueError(f"receptive fields are those of images (n, h, w, c); the inputs have shape {np.shape(inputs)}")
+        layers = {layer.name: layer for layer in self.describe(inputs) if len(layer.shape) == 3}
+        trace = self.trace(inputs[:1])
+        rows, columns = (2, 3) if self._axis("input", trace.values[0]) == 1 else (1, 2)
+        states = torch_fields.states(trace, rows, columns)
+        found: dict[str, Field | NoField] = {}
+        for name in layers:
+            if name not in trace.layers:
+                found[name] = NoField(trace.escaped or "an operation that torch functions do not show", name)
+                continue
+            batch, axis = self._axes[name]
+            order = [i for i in range(4) if i != batch]
+            del order[axis - 1]
+            found[name] = field_of(states[trace.layers[name]], order, name)
+        return found
+
+    def trace(self, inputs: Array, last: str | None = None) -> Trace:
+        """The operations of one forward, up to the layer `last` where it is named; see `torch_trace`."""
+        names = {module: name for name, module in _named_modules(self.module) if name}
+        with self.undisturbed():
+            return recorded(names, self._call, self.to_tensor(inputs), _first_tensor, last)
 
     def _decomposed(self, inputs: Array, classes: Int64, of: torch_fullgrad.Part) -> tuple[Exact, dict[str, Any], Exact]:
         names = {module: name for name, module in _named_modules(self.module) if name and not isinstance(module, torch.jit.ScriptModule)}
