@@ -295,6 +295,18 @@ class Network(Protocol):
         """Layer -> (n,) what it adds to the score that no term accounts for; "" is the network's own forward."""
         ...
 
+    def parametrised(self, inputs: Array) -> tuple[str, ...]:
+        """What has parameters of its own, in execution order; "" is the network itself."""
+        ...
+
+    def randomised(self, modules: Sequence[str], seed: int) -> AbstractContextManager[Mapping[str, str]]:
+        """Inside, the parameters of these are drawn anew; gives how, by name: drawn, permuted, or both."""
+        ...
+
+    def shifted(self, shift: Array) -> AbstractContextManager[object]:
+        """Inside, the network answers inputs + shift, of one input's shape, as it answers the inputs outside."""
+        ...
+
 
 class Grouping(Protocol):
     """(probe, logits (n, k) | None) -> (groups (n,) integers, group names).

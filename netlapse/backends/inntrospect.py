@@ -256,6 +256,18 @@ class RecordedNetwork:
         """Raises ValueError as `full_gradient`."""
         raise ValueError(self._without_biases())
 
+    def parametrised(self, inputs: Array) -> tuple[str, ...]:
+        """Nothing: what was recorded has no parameters."""
+        return ()
+
+    def randomised(self, modules: Sequence[str], seed: int) -> AbstractContextManager[Mapping[str, str]]:
+        """Raises ValueError: what was recorded has no parameters."""
+        raise ValueError(f"what was recorded in {self.folder} has no parameters to draw anew; take a network")
+
+    def shifted(self, shift: Array) -> AbstractContextManager[object]:
+        """Raises ValueError: other inputs were not recorded."""
+        raise ValueError(f"what was recorded in {self.folder} answers the recorded inputs alone; take a network")
+
     def _without_biases(self) -> str:
         return f"no full gradient of what was recorded in {self.folder}: there are activations and gradients, and no biases; use saliency.gradient"
 

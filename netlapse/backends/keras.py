@@ -20,7 +20,7 @@ import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
-from netlapse.backends import checked_classes, checked_groups
+from netlapse.backends import checked_classes, checked_groups, keras_sanity
 from netlapse.backends.heights import among_largest
 from netlapse.types import (
     Array,
@@ -486,6 +486,79 @@ class KerasNetwork:
                 return behind(self._logits(self._forward(tensor, layers, seen)))
 
         return forward
+
+    # ---- what is asked of others in its place ------------------------------------------------------------------------
+
+    def parametrised(self, inputs: Array) -> tuple[str, ...]:
+        """The layers that have weights, in the order in which they begin in a call; "" is the model itself."""
+        self._described(inputs)
+        began: list[str] = [""]
+
+        def around(layer: keras.Layer, call: Callable[..., object], args: Any, kwargs: Any) -> object:
+            began.append(self._names[layer])
+            return call(*args, **kwargs)
+
+        def body(tensor: Tensor) -> dict[str, Tensor]:
+            with self._tapped(self._names, lambda layer, args, output: None, around):
+                return {_LOGITS: self._logits(self._call(tensor))}
+
+        with self.undisturbed():
+            self._backend.run(None, body, self._arranged(inputs[:2]))
+
+        def place(name: str) -> tuple[int, bool]:
+            nearest = name
+            while nearest not in began:
+                nearest = nearest.rpartition(".")[0]
+            return began.index(nearest), nearest != name
+
+        return tuple(sorted((name for name, layers in self._groups().items() if any(keras_sanity.own_variables(one) for one in layers)), key=place))
+
+    @contextmanager
+    def randomised(self, modules: Sequence[str], seed: int) -> Iterator[dict[str, str]]:
+        """Inside, the weights of these layers, and the moving statistics of norms, are drawn anew; yields how, by layer.
+
+        drawn     by building the layer again from its config: all layers as in a model that is built after
+                  `keras.utils.set_random_seed(seed)`; what one layer gets does not depend on which others are named
+        permuted  where it cannot be built so: its own weights in another order
+        Raises ValueError for unknown layers.
+        """
+        groups = self._groups()
+        if unknown := [name for name in modules if name not in groups]:
+            raise ValueError(f"no layers named {unknown}; this network has {list(groups)}")
+        with self.undisturbed(), keras_sanity.randomised(self.model, [groups[name] for name in modules], seed) as how:
+            yield dict(zip(modules, how))
+
+    @contextmanager
+    def shifted(self, shift: Array) -> Iterator[None]:
+        """Inside, the network answers inputs + shift (...), of one input's shape, as it answers the inputs outside.
+
+        What the shift adds to the first affine layers is taken from them, at each position by itself. Raises ValueError inside,
+        when inputs are shown, where the first layer is not affine, and for token ids.
+        """
+        backend = self._backend
+        self._backend = _backend(self.model)  # with traces of its own
+        try:
+            with self.undisturbed(), keras_sanity.shifted(self.model, self._arranged(np.asarray(shift)[None])):
+                yield
+        finally:
+            self._backend = backend
+
+    def _groups(self) -> dict[str, list[keras.Layer]]:
+        """Every named layer, and "" the model, with the layers inside that have no name here: the cells of a recurrent layer."""
+        if not self._names:
+            _ = self.layers
+        groups: dict[str, list[keras.Layer]] = {}
+        seen: set[keras.Layer] = set()
+
+        def walk(layer: keras.Layer, name: str) -> None:
+            if layer not in seen:
+                seen.add(layer)
+                groups.setdefault(name, []).append(layer)
+                for child in _children(layer):
+                    walk(child, self._names.get(child, name))
+
+        walk(self.model, "")
+        return groups
 
     # ---- leaving no trace -------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from netlapse.backends import checked_classes, checked_groups, torch_fields, torch_fullgrad
+from netlapse.backends import checked_classes, checked_groups, torch_fields, torch_fullgrad, torch_sanity
 from netlapse.backends.receptive import field_of
 from netlapse.backends.torch_trace import Trace, recorded
 from netlapse.types import (
@@ -442,6 +442,42 @@ class TorchNetwork:
             # autograd.grad, because backward() would add to the .grad the optimiser is accumulating.
             found = torch.autograd.grad(total, sources, allow_unused=True) if total.requires_grad else [None] * len(sources)
             return seen, {name: _numpy(grad.movedim(self._axis(name, grad), -1)) for name, grad in zip(wrt, found) if grad is not None}
+
+    # ---- what is asked of others in its place ------------------------------------------------------------------------
+
+    def parametrised(self, inputs: Array) -> tuple[str, ...]:
+        """The modules that have parameters of their own, in the order in which they begin in a forward; "" is the network itself."""
+        with self.undisturbed(), torch.no_grad():
+            tensor = self.to_tensor(inputs[:2])
+            return torch_sanity.in_order(list(_named_modules(self.module)), lambda: self._call(tensor))
+
+    @contextmanager
+    def randomised(self, modules: Sequence[str], seed: int) -> Iterator[dict[str, str]]:
+        """Inside, the parameters of these modules, and the statistics of norms, are drawn anew; yields how, by module.
+
+        drawn     by the module's own `reset_parameters`: with all modules as `torch.manual_seed(seed)` and building the network,
+                  where that initialises by it; what one module gets does not depend on which others are named
+        permuted  where that writes none, or there is none: the parameter's own values in another order
+        Raises ValueError for unknown modules.
+        """
+        there = dict(_named_modules(self.module))
+        if unknown := [name for name in modules if name not in there]:
+            raise ValueError(f"no modules named {unknown}; this network has {list(there)}")
+        chosen = [there[name] for name in modules]
+        with self.undisturbed(), restored_random_states(), torch_sanity.randomised(self.module, chosen, seed) as how:
+            yield dict(zip(modules, how))
+
+    @contextmanager
+    def shifted(self, shift: Array) -> Iterator[None]:
+        """Inside, the network answers inputs + shift (...), of one input's shape, as it answers the inputs outside.
+
+        What the shift adds to the first affine operations on the inputs is taken from them, at each position by itself. Raises
+        ValueError inside, when inputs are shown, where the first operation is not affine, and for token ids.
+        """
+        with self.undisturbed():
+            tensor = self.to_tensor(np.asarray(shift)[None])
+            with torch_sanity.shifted(self.module, tensor):
+                yield
 
     # ---- leaving no trace -------------------------------------------------------------------------------------------
 
