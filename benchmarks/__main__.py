@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 # name -> threads: one where CPU time of the process is measured, the user's own where it is wall time.
 BENCHMARKS = {
     "nap": "1",
+    "top": "1",
     "aligned": "1",
     "keras": "1",
     "reanalysis": "1",

@@ -106,19 +106,18 @@ def _added(known: TopInputs, indices: Int64, peaks: Peaks, columns: Mapping[str,
     """Those of the batch joined to what is known. Few inputs of a late batch, and for few units, are sorted at all."""
     joined = {layer: known._of(layer) for layer in known.values}
     for layer, (values, inputs, positions) in joined.items():
-        places = peaks.places[layer].T
-        found = places >= 0
-        units, rows = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
+        units, rows = np.nonzero(peaks.places[layer].T >= 0)
         if not len(units):
             continue
-        here, there = places[np.ix_(units, rows)], found[np.ix_(units, rows)]
-        new = (
-            np.where(there, peaks.values[layer].T[np.ix_(units, rows)], np.float32(-np.inf)),
-            np.where(there, indices[rows], -1),
-            np.where(there[:, :, None], np.stack(np.divmod(here, columns[layer]), axis=-1), -1),
-        )
+        # Row by row those of one unit, as many as there are; what is left of the row is absent.
+        touched, first, count = np.unique(units, return_index=True, return_counts=True)
+        row, column = np.repeat(np.arange(len(touched)), count), np.arange(len(units)) - np.repeat(first, count)
+        size = len(touched), int(count.max())
+        new = np.full(size, -np.inf, np.float32), np.full(size, -1, np.int64), np.full((*size, 2), -1, np.int64)
+        new[0][row, column], new[1][row, column] = peaks.values[layer][rows, units], indices[rows]
+        new[2][row, column] = np.stack(np.divmod(peaks.places[layer][rows, units], columns[layer]), axis=-1)
         joined[layer] = values, inputs, positions = values.copy(), inputs.copy(), positions.copy()
-        values[units], inputs[units], positions[units] = _merged((values[units], inputs[units], positions[units]), new)
+        values[touched], inputs[touched], positions[touched] = _merged((values[touched], inputs[touched], positions[touched]), new)
     return _by_part(joined)
 
 
