@@ -16,7 +16,7 @@ from netlapse.recording import Recording
 from netlapse.types import Array, Float64, Int64, ProbeSet, UInt8
 
 DENSITY_LIMIT = 6.0  # times an even spread, at full colour
-SIDES = (112, 56, 28)  # pixels of a map or an input on the page: the largest at which all have room, larger ones are averaged down
+SIDES = (112, 56, 32)  # pixels of a map or an input on the page: the largest at which all have room, larger ones are averaged down
 PANEL_BYTES = 16_000_000  # of all that is carried of the panel
 CHOSEN_BYTES = 8_000_000  # of all that is carried of the chosen inputs
 

@@ -140,7 +140,7 @@ def _saliency(
     found = {}
     for step in range(steps):
         learnt = 1 - np.exp(-step / 3)
-        arrays = {"panel": panel.astype(np.float32), "inputs": np.arange(inputs) * 7, "labels": labels}
+        arrays = {"panel": panel.astype(np.float32), "inputs": np.arange(inputs) * 7 + 1, "labels": labels}
         wrong = rng.random(inputs) > 0.2 + 0.75 * learnt
         arrays |= {
             "predictions": np.where(wrong, (labels + 1) % groups, labels),

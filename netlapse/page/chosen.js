@@ -47,8 +47,8 @@ function chosenGroups(data, chosen, here, first, dark, root) {
   const columns = groups.reduce((sum, { entries }) => sum + Math.max(entries.length, 1), 0);
   const abreast = tilesInRow(width, columns, GAP * (groups.length - 1));
   const together = columns <= abreast.fitting;
-  const { perRow, side } = together ? { perRow: columns, side: Math.min(abreast.side, 96) } : tilesInRow(width, chosen.asked);
-  root.style.setProperty("--side", `${side}px`);
+  const { perRow, side } = together ? { perRow: columns, side: abreast.side } : tilesInRow(width, chosen.asked);
+  root.style.setProperty("--side", `${Math.min(side, 96)}px`);
   root.classList.toggle("together", together);
   const column = (i) => chosenColumn(data, chosen, here, i, first + i, dark);
   return groups.map(({ why, of, entries }, at) => {

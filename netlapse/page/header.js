@@ -65,7 +65,7 @@ function drawFooter() {
     versions.length && ["Versions", versions.join(", ")],
     ["Numbers", "rounded for this page to 1 in 65,534 of each layer’s range and step; the exact arrays are the run’s artifacts under findings/"],
     run.left_out.length && ["Left out", `${run.left_out.join(", ")}: with them this page would be too large to be shown; they are in the findings`],
-    ["Keys", "← → step · Home End first and last · space plays · hover a map, click to pin a unit, Esc unpins · with the focus on a map: arrows move a mark, Enter chooses there, + − size a disc"],
+    ["Keys", "← → step · Home End first and last · space plays · hover a map, click to pin a unit, Esc unpins · with the focus on a map: arrows move a mark, Enter chooses there, + − size a disc · beside an input or a method of the saliency maps: ↑ ↓ the one before and the next"],
   ].filter(Boolean);
   document.getElementById("footer").append(make("dl", {}, lines.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text)))));
 }
