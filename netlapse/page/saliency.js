@@ -109,7 +109,7 @@ function drawAtStep(root, data, panel) {
 // Rows of nearly equal length, tiles as large as fit.
 function tilesInRow(width, many, between = 0) {
   const narrow = width < 480;
-  const room = width - (narrow ? 70 : 80) - between;
+  const room = width - (narrow ? 74 : 80) - between;
   const fitting = Math.max(1, Math.floor((room + 8) / (narrow ? 72 : 112)));
   const perRow = Math.max(1, Math.ceil(many / Math.ceil(many / fitting)));
   return { fitting, perRow, side: Math.min(132, Math.floor((room + 8) / perRow) - 8) };
