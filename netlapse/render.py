@@ -16,7 +16,9 @@ import importlib.util
 import io
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -337,6 +339,68 @@ def scatter(points: Float64 | str, groups: Int64, names: Sequence[str], title: s
     return _coloured(page, _MARKED)
 
 
+@dataclass(frozen=True, eq=False)
+class CheckedRow:
+    """A row of `checks_table`.
+
+    cells   for each check a word, such as pass, fail or undecided, and the number it goes by; "" for none
+    curve   (s,) values from 0 to 1 over the stages, `chance` (s,) the same of what is worth nothing; None: `note` is written instead
+    """
+
+    name: str
+    cells: Sequence[tuple[str, str]]
+    curve: Float64 | None
+    chance: Float64 | None
+    note: str = ""
+
+
+def checks_table(
+    rows: Sequence[CheckedRow], checks: Sequence[str], stages: Sequence[str], title: str, curve_label: str, notes: Sequence[str]
+) -> UInt8:
+    """A row for each of some methods, with the words of each check and a curve over stages: (h, w, 3).
+
+    Verdicts are words. "fail" is white on black, so that it stands out without a colour. Curves run from 0, the lower line, to 1, the
+    upper one, and are cut off there; the dashed grey line is the chance. Below the last one stand the first and the last stage.
+
+    Raises ValueError for no rows, and for rows with another number of cells than there are checks.
+    """
+    if not rows or any(len(row.cells) != len(checks) for row in rows):
+        raise ValueError(f"a table of {len(rows)} rows has {[len(row.cells) for row in rows]} cells for the checks {list(checks)}; expected one each")
+    cell, curve, tall = 190, 300, 2 * _line(SMALL) + 2 * GAP
+    side = max(_text(_shortened(row.name, 200, LABEL), LABEL).shape[1] for row in rows) + 2 * GAP
+    places = [MARGIN + side + i * (cell + GAP) for i in range(len(checks))]
+    beside = MARGIN + side + len(checks) * (cell + GAP) + GAP
+    width = beside + curve - MARGIN
+    heading = _paragraph(title, width, TITLE)
+    written = [_paragraph(note, width, SMALL) for note in notes]
+    headers = [_heading(check, cell) for check in checks] + [_heading(curve_label, curve)]
+    top = MARGIN + len(heading) + GAP + max(len(header) for header in headers) + GAP
+    foot = top + len(rows) * (tall + GAP)
+    page = _blank(foot + _line(SMALL) + GAP + sum(len(note) for note in written) + MARGIN, width + 2 * MARGIN)
+    _stamp(page, heading, MARGIN, MARGIN)
+    for header, x in zip(headers, (*places, beside)):
+        _stamp(page, header, top - GAP - len(header), x)
+    for i, row in enumerate(rows):
+        y = top + i * (tall + GAP)
+        _stamp(page, _text(_shortened(row.name, 200, LABEL), LABEL), y + (tall - _line(LABEL)) // 2, MARGIN)
+        for (word, number), x in zip(row.cells, places):
+            page[y : y + tall, x : x + cell] = _verdict(word, number, cell, tall)
+        page[y : y + tall, beside : beside + curve] = _FRAME if row.curve is not None else _PAPER
+        if row.curve is not None:
+            page[y + 1 : y + tall - 1, beside : beside + curve] = _curves(row.curve, row.chance, curve, tall - 2)
+        else:
+            note = _paragraph(row.note, curve, SMALL)[:tall]
+            _stamp(page, note, y + (tall - len(note)) // 2, beside)
+    first, last = (_text(_shortened(stages[i], curve // 2 - GAP, SMALL), SMALL) for i in (0, -1))
+    _stamp(page, first, foot - GAP // 2, beside)
+    _stamp(page, last, foot - GAP // 2, beside + curve - last.shape[1])
+    y = foot + _line(SMALL) + GAP
+    for note in written:
+        _stamp(page, note, y, MARGIN)
+        y += len(note)
+    return _coloured(page, SEQUENTIAL)
+
+
 def png(image: UInt8) -> bytes:
     """The PNG of a picture (h, w, 3): exactly these pixels, and the same bytes for the same pixels.
 
@@ -533,6 +597,50 @@ def _legend(names: Sequence[str], counts: Sequence[int]) -> UInt8:
         np.copyto(legend[row * height + 3 :, x:][:MARK, :MARK], mark, where=mark != MISSING)
         _stamp(legend, line, row * height, x + MARK + GAP)
     return legend
+
+
+def _verdict(word: str, number: str, width: int, height: int) -> UInt8:
+    """A word over its number in the middle of a frame; a fail is white on black."""
+    box = _blank(height, width)
+    lines = [_text(_shortened(line, width - 2 * GAP, size), size) for line, size in ((word, LABEL), (number, SMALL)) if line]
+    y = (height - sum(len(line) for line in lines)) // 2
+    for line in lines:
+        _centre(box, line, y, 0, width)
+        y += len(line)
+    if word == "fail":
+        return np.asarray(2 * _INK + 15 - box.astype(int), np.uint8)  # paper and ink change places
+    box[[0, -1]] = _FRAME
+    box[:, [0, -1]] = _FRAME
+    return box
+
+
+def _curves(values: Float64, chance: Float64 | None, width: int, height: int) -> UInt8:
+    """Palette indices (height, width) of a dark line, and a dashed grey one for the chance, from 0 at the lower end to 1 at the upper one."""
+    fine = 4  # times, so that lines are smooth
+    canvas = Image.new("L", (fine * width, fine * height), 0)
+    draw = ImageDraw.Draw(canvas)
+    x = np.linspace(3, width - 4, len(values)) * fine if len(values) > 1 else np.array([width * fine / 2])
+    for line, shade, dashed in ((chance, 110, True), (values, 255, False)):
+        if line is None:
+            continue
+        y = (3 + (1 - np.clip(line, 0, 1)) * (height - 7)) * fine
+        points = [(float(a), float(b)) for a, b in zip(x, y) if np.isfinite(b)]
+        for start, end in pairwise(points):
+            for part in _dashes(start, end, 5 * fine) if dashed else [(start, end)]:
+                draw.line(part, fill=shade, width=2 * fine)
+        if not dashed:
+            for across, down in points:
+                draw.ellipse((across - 2.5 * fine, down - 2.5 * fine, across + 2.5 * fine, down + 2.5 * fine), fill=shade)
+    shades = np.asarray(canvas.resize((width, height), Image.Resampling.BOX), np.uint16)
+    return np.asarray((shades * 15 + 127) // 255 + _INK, np.uint8)
+
+
+def _dashes(start: tuple[float, float], end: tuple[float, float], length: float) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """Every other piece of about that length of the way from start to end, beginning with the first."""
+    a, b = np.asarray(start), np.asarray(end)
+    pieces = max(1, round(float(np.hypot(*(b - a))) / length)) | 1
+    ends = [(float(x), float(y)) for x, y in a + (b - a) * np.linspace(0, 1, pieces + 1)[:, None]]
+    return list(zip(ends[:-1:2], ends[1::2]))
 
 
 def _number(value: float) -> str:

@@ -8,6 +8,7 @@ from netlapse.figures.inputs import example_inputs, groups_of, mean_inputs
 from netlapse.figures.profiles import clustered_heat_map, dendrogram, heat_map
 from netlapse.figures.run import recorded, recorded_probe
 from netlapse.figures.samples import samples
+from netlapse.figures.sanity import sanity
 from netlapse.figures.sheet import COLUMN, PAGE, Sheet, save
 from netlapse.figures.topomaps import storyboard, topomap_grid, topomap_row
 from netlapse.figures.violins import violins
@@ -25,6 +26,7 @@ __all__ = [
     "recorded",
     "recorded_probe",
     "samples",
+    "sanity",
     "save",
     "storyboard",
     "topomap_grid",

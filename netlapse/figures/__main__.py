@@ -32,6 +32,7 @@ FIGURES: dict[str, Callable[..., figures.Sheet]] = {
         figures.clustered_heat_map,
         figures.dendrogram,
         figures.samples,
+        figures.sanity,
     )
 }
 NAMES = {"layer", "group", "layout", "analysis", "title"}
