@@ -183,7 +183,7 @@ def _dataset(
                 )
     if size is not None and (isinstance(size, str | int) or len(size) != 2 or min(size) < 1):
         raise ValueError(f"size is {size!r}; expected (height, width) in pixels")
-    shape = (size[0], size[1]) if size is not None else _image(paths[0], grey).size[::-1]
+    shape = (size[0], size[1]) if size is not None else read_image(paths[0], grey).size[::-1]
     return Dataset(
         name,
         _pixels([paths[index] for index in train], shape, grey, None if size is not None else paths[0]),
@@ -203,7 +203,7 @@ def _pixels(paths: Sequence[Path], shape: tuple[int, int], grey: bool, reference
     pixels = np.empty((len(paths), *shape, 1 if grey else 3), np.float32)
 
     def read(row: int) -> None:
-        image = _image(paths[row], grey)
+        image = read_image(paths[row], grey)
         if image.size != shape[::-1]:
             if reference is not None:
                 raise ValueError(
@@ -219,7 +219,8 @@ def _pixels(paths: Sequence[Path], shape: tuple[int, int], grey: bool, reference
     return pixels
 
 
-def _image(path: Path, grey: bool) -> Image.Image:
+def read_image(path: Path, grey: bool) -> Image.Image:
+    """The image as a viewer shows it, 8-bit grey or RGB; raises ValueError, naming it, for what cannot be read as meant."""
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
