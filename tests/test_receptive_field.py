@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from netlapse.analysis.receptive_field import discrepancy_maps, field_numbers, recentred, receptive_fields, top_images
-from netlapse.analysis.receptive_field.fields import ReceptiveFields
+from netlapse.analysis.receptive_field import corners, discrepancy_maps, field_numbers, recentred, receptive_fields, top_images
+from netlapse.analysis.receptive_field.fields import ReceptiveFields, centres
 from netlapse.backends.torch import TorchNetwork
 from netlapse.types import Array, Field, Float32, Float64
 
@@ -69,6 +71,16 @@ def test_with_borders_every_occluder_that_covers_a_pixel_takes_part() -> None:
     network, image = small(), images(1)[0]
     expected = by_definition(network, image, "1", 4, np.zeros_like(image), "own", [[-3, 0, 3, 6, 9], [-3, 0, 3, 6, 9]])
     np.testing.assert_allclose(discrepancy_maps(network, image, "1", occluder=4, stride=3, borders=True), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [7, 12])
+def test_corners_are_all_multiples_of_the_stride_that_fit_or_cover_a_pixel(size: int) -> None:
+    for occluder in range(1, 6):
+        for stride in range(1, 6):
+            multiples = range(-10 * stride, 30 * stride, stride)
+            np.testing.assert_array_equal(corners(size, occluder, stride), [c for c in multiples if 0 <= c <= size - occluder])
+            covering = [c for c in multiples if set(range(c, c + occluder)) & set(range(size))]
+            np.testing.assert_array_equal(corners(size, occluder, stride, borders=True), covering)
 
 
 def test_what_covers_is_a_colour_the_mean_noise_a_blur_or_an_image() -> None:
@@ -142,6 +154,38 @@ def test_a_dead_unit_is_reported_and_has_no_field() -> None:
     numbers = field_numbers(found, (12, 10))
     assert all(np.isnan(values[2]) for values in numbers.values())
     assert all(np.isfinite(values[[0, 1, 3]]).all() for values in numbers.values())
+
+
+def test_a_unit_without_positions_has_a_field_and_one_that_is_never_covered_an_empty_one() -> None:
+    """Neither is dead: one has a single value in its one top image, but covering changes it."""
+    found = receptive_fields(one_unit(np.ones((9, 9))), images(1, 9, 9), "0", k=1, occluder=3, stride=3)
+    assert not found.dead.any()
+    assert np.nanmax(np.abs(found.fields[0])) > 0.1
+    weights = np.zeros((3, 3))
+    weights[1, 1] = 1.0
+    shown = np.zeros((1, 9, 9, 1), np.float32)
+    shown[0, 4, 4] = 1.0
+    missed = receptive_fields(one_unit(weights), shown, "0", k=1, occluder=1, stride=3)
+    assert not missed.dead.any()
+    assert not np.nan_to_num(missed.fields).any()
+
+
+def test_where_the_theoretical_field_is_unknown_a_place_goes_by_the_sizes() -> None:
+    """Of a layer of 3 x 2 over an image of 12 x 10 each position has 4 x 5 pixels, with its middle at 1.5 and 2."""
+    found = centres(np.array([[0, 0], [2, 1]]), None, (3, 2), (12, 10))
+    np.testing.assert_allclose(found, [[1.5, 2.0], [9.5, 7.0]])
+
+
+def test_the_ratio_is_to_all_places_where_the_occluder_touches_the_theoretical_field() -> None:
+    """Of 5 pixels a square of 3 pixels touches some from 3 before their middle to 3 after it."""
+    field_ = np.zeros((21, 21))
+    field_[10, 10] = 1.0
+    found = replace(field([field_], occluder=3), theory=Field((5, 5), (1, 1), (0, 0)))
+    assert field_numbers(found, (11, 11))["ratio"][0] == pytest.approx(1 / 49)
+    field_[10, 11:] = np.nan
+    found = replace(field([field_], occluder=3), theory=Field((5, 5), (1, 1), (0, 0)))
+    assert field_numbers(found, (11, 11))["ratio"][0] == pytest.approx(1 / 46)
+    assert np.isnan(field_numbers(replace(found, theory=None), (11, 11))["ratio"][0])
 
 
 def test_recentring_is_linear_between_occluders_and_exact_on_them() -> None:

@@ -56,6 +56,17 @@ def test_equal_values_go_by_the_index_and_equal_positions_by_row_and_column() ->
     np.testing.assert_array_equal(values[2], 0)
     np.testing.assert_array_equal(inputs[2], range(5))
     np.testing.assert_array_equal(positions[2], 0)
+    backwards = [(np.arange(a, a + 10), images()[a : a + 10]) for a in (40, 20, 30, 0, 10)]
+    np.testing.assert_array_equal(top_inputs(network, backwards, ["1"], 5).inputs["1"][2], range(5))
+
+
+def test_a_nan_is_above_infinity() -> None:
+    def part(values: list[float], first: int) -> TopInputs:
+        rows = np.array([values], np.float32)
+        return TopInputs({"a": rows}, {"a": np.array([[first, first + 1]])}, {"a": np.zeros((1, 2, 2), np.int64)})
+
+    merged = part([np.inf, 1.0], 0).merge(part([np.nan, np.inf], 2))
+    np.testing.assert_array_equal(merged.inputs["a"], [[2, 0]])
 
 
 def test_parts_of_a_data_set_may_come_in_any_order_and_be_merged() -> None:
@@ -111,6 +122,8 @@ def test_only_what_may_be_among_the_top_is_located() -> None:
     places = network.peaks(shown, ["1"], 10, {"1": floor}).places["1"]
     np.testing.assert_array_equal((places >= 0).sum(axis=0), 2)
     np.testing.assert_array_equal(places >= 0, high > floor)
+    unbounded = network.peaks(shown, ["1"], 10, {"1": np.full_like(floor, -np.inf)}).places["1"]
+    np.testing.assert_array_equal((unbounded >= 0).sum(axis=0), 10)
 
 
 def test_what_cannot_be_is_refused() -> None:

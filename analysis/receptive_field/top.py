@@ -17,7 +17,7 @@ class TopInputs:
     """The k inputs with the highest value of each unit, by layer; the highest first, of equal ones the lowest index.
 
     values     layer -> (u, k) the unit's highest activation over the layer's positions, or their mean; -inf where there
-               are fewer inputs. A NaN is above every number.
+               are fewer inputs. A NaN is above every number, minus infinity is none.
     inputs     layer -> (u, k) the inputs' indices; -1 where there are fewer
     positions  layer -> (u, k, 2) row and column of the unit's highest activation, of equal ones the first in row-major
                order; (0, t) in token t, (0, 0) for a dense layer, (-1, -1) where there are fewer inputs
@@ -35,10 +35,10 @@ class TopInputs:
         return _by_part({layer: _merged(self._of(layer), other._of(layer)) for layer in self.values})
 
     def _floor(self, layer: str, first: int) -> Float32:
-        """(u,) what an input has to exceed to be among the top, where no index is below `first`; NaN where there is no such value."""
+        """(u,) what an input has to exceed to be among the top, where no index is below `first`."""
         lowest, last = self.values[layer][:, -1], self.inputs[layer][:, -1]
-        tied = np.where(last > first, np.nextafter(lowest, np.float32(-np.inf)), lowest)  # as high, but with a lower index, goes first
-        return np.where(last < 0, np.float32(np.nan), tied)
+        # What is as high but has a lower index goes before it.
+        return np.where(last > first, np.nextafter(lowest, np.float32(-np.inf)), lowest)
 
     def _of(self, layer: str) -> _Parts:
         return self.values[layer], self.inputs[layer], self.positions[layer]
@@ -130,9 +130,8 @@ def _by_part(parts: Mapping[str, _Parts]) -> TopInputs:
 
 
 def _merged(one: _Parts, other: _Parts) -> _Parts:
-    """The k largest of the candidates (u, k) and (u, c), by value and then by index; what is absent (index -1) is last."""
+    """The k largest of the candidates (u, k) and (u, c), by value and then by index; what is absent is minus infinity."""
     values, inputs, positions = (np.concatenate([one[part], other[part]], axis=1) for part in range(3))
     numbers = ~np.isnan(values)
-    # An activation of minus infinity is still above an input that is not there.
-    order = np.lexsort((inputs, -np.where(numbers, values, np.inf), numbers, inputs < 0), axis=1)[:, : one[0].shape[1]]
+    order = np.lexsort((inputs, -np.where(numbers, values, np.inf), numbers), axis=1)[:, : one[0].shape[1]]
     return np.take_along_axis(values, order, 1), np.take_along_axis(inputs, order, 1), np.take_along_axis(positions, order[:, :, None], 1)
