@@ -202,6 +202,20 @@ class NoField:
 
 
 @dataclass(frozen=True, eq=False)
+class Occluded:
+    """What occluders make of the units of a layer: one row for each occluder.
+
+    at       (p, u) each unit's activation at its own place
+    highest  (p, u) its highest activation at any place
+    batched  why whole images were shown to the network, which gives the same numbers and takes longer; "" where they were not
+    """
+
+    at: Float32
+    highest: Float32
+    batched: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class FullGradient:
     """The score of each input's class as a sum: of gradient x input, and of the terms, over everything but the batch.
 

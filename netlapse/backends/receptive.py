@@ -122,10 +122,11 @@ Seen = tuple[Along, Along]
 
 def seen_through(states: Sequence[Seen | NoField], ndims: Sequence[int], ndim: int, operation: NoField) -> Seen | NoField:
     """Of what is made of several tensors element by element, their last axes the same."""
-    unknown = next((state for state in states if isinstance(state, NoField)), None)
-    if unknown is not None:
-        return unknown
-    aligned = [tuple(renamed(part, lambda axis, by=ndim - n: axis + by) for part in state) for state, n in zip(states, ndims)]  # type: ignore[misc]
+    aligned: list[tuple[Along, ...]] = []
+    for state, n in zip(states, ndims):
+        if isinstance(state, NoField):
+            return state
+        aligned.append(tuple(renamed(part, lambda axis, by=ndim - n: axis + by) for part in state))  # type: ignore[misc]
     together: list[Along] = []
     for parts in zip(*aligned):
         total: Along | None = parts[0]

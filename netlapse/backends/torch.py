@@ -8,6 +8,7 @@ give the right numbers or an error.
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,9 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from netlapse.backends import checked_classes, checked_groups, torch_fields, torch_fullgrad, torch_sanity
+from netlapse.backends import checked_classes, checked_groups, torch_fields, torch_fullgrad, torch_occlusion, torch_sanity
 from netlapse.backends.receptive import field_of
-from netlapse.backends.torch_trace import Trace, recorded
+from netlapse.backends.torch_trace import Reached, Trace, recorded
+from netlapse.occlusion import batched, checked, own_places
 from netlapse.types import (
     Array,
     Exact,
@@ -37,11 +39,14 @@ from netlapse.types import (
     Layer,
     Magnitude,
     NoField,
+    Occluded,
     Peaks,
     Responses,
     Role,
     Spatial,
 )
+
+log = logging.getLogger(__name__)
 
 Seen = Callable[[str, Tensor], Tensor | None]
 Hook = Callable[[nn.Module, tuple[object, ...], object], object]
@@ -379,6 +384,88 @@ class TorchNetwork:
             del order[axis - 1]
             found[name] = field_of(states[trace.layers[name]], order, name)
         return found
+
+    def occluded(
+        self,
+        image: Array,
+        layer: str,
+        corners: Int64,
+        occluder: int,
+        replacement: Array,
+        units: Int64 | None = None,
+        places: Int64 | None = None,
+        *,
+        batch_size: int = 64,
+    ) -> Occluded:
+        """Activations of a layer under occluders, computed only where they change anything; what whole images give, to rounding.
+
+        image        (h, w, c)
+        corners      (p, 2) row and column of each occluder's upper left pixel; it may lie partly outside of the image
+        occluder     its side in pixels
+        replacement  (h, w, c) what is seen inside
+        units        (u,) indices; None: all of the layer
+        places       (u, 2) each unit's own place on the layer; None: where its activation is highest on the clean image
+
+        Where an operation on the way to the layer is not known, whole images are shown in batches, the result says why and a
+        warning names it. Raises ValueError for a layer that is not (h, w, u) and for what does not fit.
+        """
+        given = self._to_occlude(image, layer, corners, occluder, replacement, units, places)
+        try:
+            with self.undisturbed(), torch.no_grad():
+                trace, target = self._traced(image, layer)
+                places = own_places(_numpy(trace.values[target].movedim(1, -1))[0], given[3]) if places is None else np.asarray(places)
+                return Occluded(*torch_occlusion.occlude(trace, target, given[1], occluder, self._replacement(given[2]), given[3], places))
+        except torch_occlusion.Unknown as unknown:
+            log.warning("netlapse: occlusion of layer %r shows whole images, as it does not know how to follow %s", layer, unknown.reason)
+            with self.undisturbed():
+                return batched(lambda shown: self._until(shown, layer), given[0], given[1], occluder, *given[2:], places, batch_size, unknown.reason)
+
+    def occluded_at(
+        self, image: Array, layer: str, corners: Int64, occluder: int, replacement: Array, units: Int64, places: Int64, *, batch_size: int = 64
+    ) -> Float32:
+        """(p, u) what `occluded` has `at` each unit's own place, and no more: for a few units, many times as fast.
+
+        Only occluders that meet a unit's theoretical field are looked at, and only what the unit sees of what they change.
+        """
+        given = self._to_occlude(image, layer, corners, occluder, replacement, units, places)
+        try:
+            with self.undisturbed(), torch.no_grad():
+                trace, target = self._traced(image, layer)
+                return torch_occlusion.occlude_at(trace, target, given[1], occluder, self._replacement(given[2]), given[3], np.asarray(places))
+        except torch_occlusion.Unknown:
+            return self.occluded(image, layer, corners, occluder, replacement, units, places, batch_size=batch_size).at
+
+    def _to_occlude(self, image: Array, layer: str, *others: Any) -> tuple[Float32, Int64, Float32, Int64]:
+        known = layer in self._axes or layer in {found.name for found in self.describe(np.asarray(image)[None])}
+        if not known and layer in self._refused:
+            raise ValueError(self._unknown_layers([layer]))
+        return checked(self.describe(np.asarray(image)[None]), image, layer, *others)
+
+    def _traced(self, image: Array, layer: str) -> tuple[Trace, int]:
+        """The way from an image to a layer, and the layer's number on it; both channels-first."""
+        if self._axes[layer] != (0, 1) or not self._is_channels_first(4):
+            raise torch_occlusion.Unknown("an order of axes that is not (n, u, h, w)", layer)
+        trace = self.trace(np.asarray(image)[None], layer)
+        if layer not in trace.layers:
+            raise torch_occlusion.Unknown(trace.escaped or "an operation that torch functions do not show", layer)
+        return trace, trace.layers[layer]
+
+    def _replacement(self, image: Float32) -> Tensor:
+        return self.to_tensor(image[None])
+
+    def _until(self, inputs: Array, layer: str) -> Float32:
+        """The activation of one layer, by a forward that ends there."""
+        found: list[Float32] = []
+
+        def seen(name: str, tensor: Tensor) -> None:
+            found.append(_numpy(tensor.movedim(self._axes[name][1], -1)))
+            raise Reached
+
+        try:
+            self._observe(inputs, [layer], seen)
+        except Reached:
+            pass
+        return found[0]
 
     def trace(self, inputs: Array, last: str | None = None) -> Trace:
         """The operations of one forward, up to the layer `last` where it is named; see `torch_trace`."""

@@ -146,9 +146,9 @@ class Recorder(TorchFunctionMode):
             return returned
         elif all(id(output) in numbers for output in outputs):
             return returned  # it changed nothing, as a dropout that is off
-        symbols = tree_map_only(Tensor, lambda tensor: Value(numbers[id(tensor)]) if id(tensor) in numbers else tensor, (args, kwargs))
+        symbols, named = tree_map_only(Tensor, lambda tensor: Value(numbers[id(tensor)]) if id(tensor) in numbers else tensor, (args, kwargs))
         made = tuple(self._number(output) for output in outputs)
-        self._operations.append(Operation(self._calls[-1], name, func, *symbols, made, isinstance(written, Tensor)))
+        self._operations.append(Operation(self._calls[-1], name, func, symbols, named, made, isinstance(written, Tensor)))
         return returned
 
     def _lookup(self, tensor: Tensor) -> int | None:
