@@ -223,6 +223,9 @@ def test_numbers_of_a_gaussian_are_those_of_its_formula() -> None:
     # Negative changes, and what was not seen, are no part of it; places three pixels apart are nine pixels each.
     worse = np.where(values < 1e-6, np.nan, values) - 1e-9
     np.testing.assert_allclose(field_numbers(field([worse]), (121, 121))["diameter"], numbers["diameter"], rtol=1e-3)
+    lobe = np.where((y > 40) & (x > 40), -0.9, values)
+    for name, value in field_numbers(field([lobe]), (121, 121)).items():
+        np.testing.assert_allclose(value, numbers[name], rtol=1e-3)
     np.testing.assert_allclose(field_numbers(field([values], stride=3), (121, 121))["diameter"], 3 * numbers["diameter"])
     np.testing.assert_allclose(field_numbers(field([values], stride=3), (121, 121))["area"], 9 * numbers["area"])
 

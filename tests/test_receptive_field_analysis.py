@@ -15,6 +15,7 @@ from netlapse.analysis.receptive_field import (
     receptive_field,
     receptive_fields,
     region,
+    resampled,
     segmentation,
     top_images,
 )
@@ -77,6 +78,7 @@ def test_purity_by_chance_is_what_draws_without_return_give() -> None:
     """Of 2 inputs of 2 equally frequent labels of 30, both have one label in 14 of 29 cases."""
     assert purity_by_chance(np.arange(30) % 2, 2) == pytest.approx(14 / 29 + 0.5 * 15 / 29, abs=0.04)
     assert purity_by_chance(np.zeros(5, int), 3) == 1
+    assert purity_by_chance(np.arange(5), 9) == 1 / 5
 
 
 def test_a_dead_unit_has_no_class_no_field_and_no_images() -> None:
@@ -149,6 +151,19 @@ def test_the_effective_field_averages_the_gradients_of_the_top_images() -> None:
                         count[dy + 11, dx + 9] += 1
         with np.errstate(invalid="ignore"):
             np.testing.assert_allclose(fields[row], total / count, atol=1e-6)
+
+
+def test_a_region_holds_what_is_at_least_a_share_of_the_highest_and_known() -> None:
+    values = np.array([[0.2, 0.6, np.nan], [-9.0, 1.0, 0.4], [0.5, 0.0, 0.5]], np.float32)
+    middle = np.array([2.0, 2.0])
+    inside = region(values, 1, middle, (5, 5))
+    np.testing.assert_array_equal(np.argwhere(inside), [[1, 2], [2, 2], [3, 1], [3, 3]])
+    np.testing.assert_array_equal(np.argwhere(region(values, 1, middle, (5, 5), 0.55)), [[1, 2], [2, 2]])
+    shown = resampled(values, 1, middle, (5, 5))
+    np.testing.assert_array_equal(shown[1:4, 1:4], values)
+    assert np.isnan(shown).sum() == 25 - 8
+    # Two pixels to a place: each has that of the nearest one.
+    np.testing.assert_array_equal(resampled(values, 2, np.array([2.5, 2.5]), (6, 6)), values.repeat(2, axis=0).repeat(2, axis=1))
 
 
 def test_a_region_lies_where_the_unit_is_and_a_segmentation_at_every_strong_position() -> None:

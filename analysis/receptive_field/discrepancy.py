@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, cast, get_args
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from netlapse.types import Array, Float32, Int64, Network
+from netlapse.occlusion import occluded
+from netlapse.types import Array, Float32, Int64, Network, Occluded
 
 At = Literal["own", "maximum"]
 Fill = float | str | Array
@@ -40,7 +42,8 @@ def discrepancy_maps(
               order; "maximum": of the highest activation at any position
     borders   whether occluders that are partly outside of the image take part; see `corners`
 
-    All units are read off the same occluded passes. Raises ValueError for a layer that is not spatial, an image that is not
+    All units are read off the same occluded passes; where the network can, only what an occluder changes is computed (see
+    `TorchNetwork.occluded`). Raises ValueError for a layer that is not spatial, an image that is not
     (h, w, c) or smaller than the occluder, and for options that are out of range.
     """
     image = cast(Float32, np.asarray(image, np.float32))
@@ -57,7 +60,7 @@ def discrepancy_maps(
     places = np.stack(np.divmod(own, clean.shape[1]), axis=1)
     covered = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, 2)
     hidden = replacement(image, fill, occluder, seed)
-    found = occluded(network, image, layer, covered, occluder, hidden, chosen, places, batch_size)[at == "maximum"]
+    found = _occluded(network, image, layer, covered, occluder, hidden, chosen, places, at, batch_size)
     return np.asarray((flat[own, chosen] - found).T.reshape(len(chosen), len(grid[0]), len(grid[1])), np.float32)
 
 
@@ -112,27 +115,13 @@ def replacement(image: Float32, fill: Fill, occluder: int, seed: int) -> Float32
     return np.broadcast_to(values, image.shape).astype(np.float32)
 
 
-def occluded(
-    network: Network,
-    image: Float32,
-    layer: str,
-    covered: Int64,
-    occluder: int,
-    hidden: Float32,
-    units: Int64,
-    places: Int64,
-    batch_size: int = 64,
-) -> tuple[Float32, Float32]:
-    """(p, u) each unit's activation at its place (u, 2), and the highest at any, with an occluder at each of the corners (p, 2)."""
-    at, highest = (np.empty((len(covered), len(units)), np.float32) for _ in range(2))
-    with network.undisturbed():
-        for start in range(0, len(covered), batch_size):
-            batch = slice(start, start + batch_size)
-            shown = np.repeat(image[None], len(covered[batch]), axis=0)
-            for picture, (y, x) in zip(shown, covered[batch]):
-                here = slice(max(y, 0), y + occluder), slice(max(x, 0), x + occluder)
-                picture[here] = hidden[here]
-            found = network.activations(shown, [layer])[layer]
-            at[batch] = found[:, places[:, 0], places[:, 1], units]
-            highest[batch] = found.max(axis=(1, 2))[:, units]
-    return at, highest
+def _occluded(
+    network: Network, image: Float32, layer: str, covered: Int64, occluder: int, hidden: Float32, units: Int64, places: Int64, at: At, batch_size: int
+) -> Float32:
+    """(p, u) each unit's activation at its place, or the highest at any, as fast as the network's backend can."""
+    given = image, layer, covered, occluder, hidden, units, places
+    if at == "own" and hasattr(network, "occluded_at"):
+        return cast(Float32, network.occluded_at(*given, batch_size=batch_size))
+    ask = network.occluded if hasattr(network, "occluded") else partial(occluded, network)
+    found: Occluded = ask(*given, batch_size=batch_size)
+    return found.at if at == "own" else found.highest
