@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from netlapse.analysis.receptive_field import (
+    discrepancy_maps,
     effective_fields,
     purity_by_chance,
     receptive_field,
@@ -22,6 +23,7 @@ from netlapse.analysis.receptive_field import (
 from netlapse.backends.torch import TorchNetwork
 from netlapse.montage import OUTLINE, UnitRow, montage, reduced
 from netlapse.types import Findings, Float32, ProbeSet, Snapshot
+from tests.test_parity import SAME, cnn, with_the_same_weights
 from tests.test_receptive_field import images, one_unit, small
 
 LABELS = np.arange(30) % 3
@@ -206,3 +208,19 @@ def test_large_images_are_reduced_by_means() -> None:
     np.testing.assert_allclose(small_one[0, 0], image[:4, :4].mean(axis=(0, 1)))
     np.testing.assert_allclose(small_one[1, 2], image[4:, 8:].mean(axis=(0, 1)))
     assert montage([row(np.zeros((3, 224, 224, 3), np.float32))], "title").shape[1] < 900
+
+
+def test_the_same_weights_in_keras_have_the_same_fields_and_maps() -> None:
+    a, b = with_the_same_weights(*cnn())
+    shown = np.random.default_rng(1).normal(size=(12, 8, 8, 3)).astype(np.float32)
+    layers = [name for name in a.layers if len(a.activations(shown[:1], [name])[name].shape) == 4]
+    assert len(layers) >= 4
+    for layer in layers:
+        expected = receptive_fields(a, shown, layer, k=3, occluder=2, stride=1)
+        found = receptive_fields(b, shown, layer, k=3, occluder=2, stride=1)
+        np.testing.assert_array_equal(found.inputs, expected.inputs)
+        np.testing.assert_array_equal(found.positions, expected.positions)
+        np.testing.assert_allclose(found.fields, expected.fields, **SAME)
+        assert found.theory == expected.theory
+        maps = [discrepancy_maps(network, shown[0], layer, occluder=3, stride=2, at="maximum") for network in (a, b)]
+        np.testing.assert_allclose(maps[1], maps[0], **SAME)
