@@ -309,6 +309,31 @@ class Network(Protocol):
         """Layer -> (n,) what it adds to the score that no term accounts for; "" is the network's own forward."""
         ...
 
+    def fields(self, inputs: Array) -> Mapping[str, Field | NoField]:
+        """Every layer (h, w, u) -> the theoretical receptive field of its units, for images of this size, from the actual graph."""
+        ...
+
+    def occluded(
+        self,
+        image: Array,
+        layer: str,
+        corners: Int64,
+        occluder: int,
+        replacement: Array,
+        units: Int64 | None = None,
+        places: Int64 | None = None,
+        *,
+        batch_size: int = 64,
+    ) -> Occluded:
+        """What a square of another image, its upper left pixel at each of the corners (p, 2), makes of a layer (h, w, u)."""
+        ...
+
+    def occluded_at(
+        self, image: Array, layer: str, corners: Int64, occluder: int, replacement: Array, units: Int64, places: Int64, *, batch_size: int = 64
+    ) -> Float32:
+        """(p, u) the same at each unit's own place (u, 2) alone, for a few units."""
+        ...
+
     def parametrised(self, inputs: Array) -> tuple[str, ...]:
         """What has parameters of its own, in execution order; "" is the network itself."""
         ...

@@ -28,6 +28,7 @@ from netlapse.types import (
     Array,
     Exact,
     Explained,
+    Field,
     Float32,
     FullGradient,
     FullGradientMagnitudes,
@@ -35,6 +36,8 @@ from netlapse.types import (
     Int64,
     Layer,
     Magnitude,
+    NoField,
+    Occluded,
     Peaks,
     ProbeSet,
     Responses,
@@ -255,6 +258,31 @@ class RecordedNetwork:
     def full_gradient_gaps(self, inputs: Array, classes: Int64) -> dict[str, Exact]:
         """Raises ValueError as `full_gradient`."""
         raise ValueError(self._without_biases())
+
+    def fields(self, inputs: Array) -> Mapping[str, Field | NoField]:
+        """No field: what was recorded does not say what the layers compute."""
+        return {layer.name: NoField("what was recorded", layer.name) for layer in self.describe(inputs) if len(layer.shape) == 3}
+
+    def occluded(
+        self,
+        image: Array,
+        layer: str,
+        corners: Int64,
+        occluder: int,
+        replacement: Array,
+        units: Int64 | None = None,
+        places: Int64 | None = None,
+        *,
+        batch_size: int = 64,
+    ) -> Occluded:
+        """Raises ValueError: images with something covered were not recorded."""
+        raise ValueError(f"what was recorded in {self.folder} answers the recorded inputs alone, and none with a part covered; take a network")
+
+    def occluded_at(
+        self, image: Array, layer: str, corners: Int64, occluder: int, replacement: Array, units: Int64, places: Int64, *, batch_size: int = 64
+    ) -> Float32:
+        """Raises ValueError as `occluded`."""
+        return self.occluded(image, layer, corners, occluder, replacement, units, places).at
 
     def parametrised(self, inputs: Array) -> tuple[str, ...]:
         """Nothing: what was recorded has no parameters."""

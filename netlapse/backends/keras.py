@@ -20,12 +20,15 @@ import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
-from netlapse.backends import checked_classes, checked_groups, keras_sanity
+from netlapse.backends import checked_classes, checked_groups, keras_fields, keras_sanity
 from netlapse.backends.heights import among_largest
+from netlapse.backends.receptive import field_of
+from netlapse.occlusion import occluded
 from netlapse.types import (
     Array,
     Exact,
     Explained,
+    Field,
     Float32,
     FullGradient,
     FullGradientMagnitudes,
@@ -33,6 +36,8 @@ from netlapse.types import (
     Int64,
     Layer,
     Magnitude,
+    NoField,
+    Occluded,
     Peaks,
     Responses,
     Role,
@@ -445,6 +450,49 @@ class KerasNetwork:
     def full_gradient_gaps(self, inputs: Array, classes: Int64) -> dict[str, Exact]:
         """{layer call: (n,)} what it adds to the scores that no term accounts for, apart from calls inside it; "" is the network's own."""
         return self._decomposed(inputs, classes, "gaps")[1]
+
+    def fields(self, inputs: Array) -> dict[str, Field | NoField]:
+        """Every layer (h, w, u) -> the theoretical receptive field of its units, for images (n, h, w, c) of this size.
+
+        From the graph; padding "same" is TensorFlow's, with the smaller half before. Where a field is not an interval that moves
+        by whole pixels from unit to unit, a layer is not known, or a `call` does not take symbols, the `NoField` names that.
+        Adaptive pooling whose windows differ in size: what all its units see together.
+        """
+        if np.ndim(inputs) != 4:
+            raise ValueError(f"receptive fields are those of images (n, h, w, c); the inputs have shape {np.shape(inputs)}")
+        described = self._described(inputs)
+        rows, columns = (2, 3) if self._channels_first else (1, 2)
+        with self.undisturbed():
+            states = keras_fields.states(self.model, self._names, (None, *self._arranged(inputs[:1]).shape[1:]), rows, columns)
+        found: dict[str, Field | NoField] = {}
+        for layer in described.layers:
+            if len(layer.shape) == 3:
+                axes = [axis for axis in (1, 2, 3) if axis != described.unit_axis[layer.name] % 4]
+                state = states.get(layer.name, NoField("a call that does not take symbols", layer.name))
+                found[layer.name] = field_of(state, axes, layer.name)
+        return found
+
+    def occluded(
+        self,
+        image: Array,
+        layer: str,
+        corners: Int64,
+        occluder: int,
+        replacement: Array,
+        units: Int64 | None = None,
+        places: Int64 | None = None,
+        *,
+        batch_size: int = 64,
+    ) -> Occluded:
+        """Activations of a layer under occluders, by whole images in batches; see `TorchNetwork.occluded`."""
+        why = "a Keras model, for which nothing faster is there"
+        return occluded(self, image, layer, corners, occluder, replacement, units, places, batch_size=batch_size, why=why)
+
+    def occluded_at(
+        self, image: Array, layer: str, corners: Int64, occluder: int, replacement: Array, units: Int64, places: Int64, *, batch_size: int = 64
+    ) -> Float32:
+        """(p, u) what `occluded` has `at` each unit's own place."""
+        return self.occluded(image, layer, corners, occluder, replacement, units, places, batch_size=batch_size).at
 
     def _decomposed(self, inputs: Array, classes: Int64, of: Part) -> tuple[Exact, dict[str, Any], Exact]:
         described = self._described(inputs)
