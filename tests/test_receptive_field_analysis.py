@@ -22,7 +22,7 @@ from netlapse.analysis.receptive_field import (
 )
 from netlapse.backends.torch import TorchNetwork
 from netlapse.montage import OUTLINE, UnitRow, montage, reduced
-from netlapse.types import Findings, Float32, ProbeSet, Snapshot
+from netlapse.types import Findings, Float32, ProbeSet, Snapshot, UInt8
 from tests.test_parity import SAME, cnn, with_the_same_weights
 from tests.test_receptive_field import images, one_unit, small
 
@@ -93,6 +93,28 @@ def test_a_dead_unit_has_no_class_no_field_and_no_images() -> None:
     assert np.isnan(findings.arrays["fields/1"][2]).all()
     assert findings.scalars["receptive_field/dead/1"] == pytest.approx(1 / 6)
     assert np.isfinite(findings.scalars["receptive_field/diameter/1"])
+
+
+def test_segmented_pictures_are_faint_outside_of_what_the_unit_picks_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[UnitRow]] = []
+
+    def kept(rows: list[UnitRow], *words: str) -> UInt8:
+        drawn.append(rows)
+        return montage(rows, *words)
+
+    monkeypatch.setattr("netlapse.analysis.receptive_field.analysis.montage", kept)
+    network = small()
+    found(network, segmented=True)
+    result = receptive_fields(network, probe().inputs, "4", k=4, occluder=4, stride=3, fill="mean")
+    lowest = probe().inputs.min()
+    for unit, row in enumerate(drawn[1]):
+        for rank, image in enumerate(result.inputs[unit]):
+            original = probe().inputs[image]
+            inside = segmentation(network.activations(original[None], ["4"])["4"][0, ..., unit], result, unit, (12, 10))
+            np.testing.assert_array_equal(row.outlines[rank], inside)
+            np.testing.assert_array_equal(row.images[rank][inside], original[inside])
+            np.testing.assert_allclose(row.images[rank][~inside], lowest + 0.35 * (original[~inside] - lowest), atol=1e-6)
+            assert inside.any()
 
 
 def test_a_limit_spreads_the_units_that_have_a_field() -> None:

@@ -10,12 +10,15 @@ import numpy as np
 from netlapse.analysis.receptive_field.discrepancy import Fill, check_spatial, grids, replacement
 from netlapse.analysis.receptive_field.fields import ReceptiveFields, centres, field_numbers, fields_of, theoretical_field
 from netlapse.analysis.receptive_field.top import in_batches, top_inputs
-from netlapse.analysis.receptive_field.views import region, resampled
+from netlapse.analysis.receptive_field.views import region, resampled, segmentation
 from netlapse.montage import UnitRow, montage
 from netlapse.types import Array, Findings, Float32, Float64, Height, Int64, Snapshot, UInt8, checked_by
 
 DRAWN = 12
 """How many units of a layer are drawn in its picture, the same at every step."""
+
+FAINT = 0.35
+"""How much of its contrast an image keeps outside of a segmentation."""
 
 NULL_DRAWS = 200
 """Of how many random draws of inputs the purity by chance is the mean."""
@@ -56,6 +59,7 @@ def receptive_field(
     seed: int = 0,
     limit_units: int | None = None,
     fields: bool = True,
+    segmented: bool = False,
 ) -> Findings:
     """The probe's inputs that each unit of the spatial layers responds to most, how pure their labels are, and its receptive field.
 
@@ -66,6 +70,8 @@ def receptive_field(
     fill, seed   as for `discrepancy_maps`
     limit_units  of how many units per layer, spread evenly, a field is found; None: of all
     fields       False: no fields, only top inputs, which costs one pass of the probe
+    segmented    the pictures show what the unit picks out of its top inputs (Zhou et al., 2015, figure 5; see `segmentation`), and the rest
+                 faintly, instead of the field where it lies
 
     arrays       `labels` (n,) of the probe; for each layer `top/<layer>` (u, k) indices into it, `top_values/<layer>` (u, k),
                  `top_positions/<layer>` (u, k, 2); `class/<layer>` (u,) the label most of them have, the lowest of equally many, and -1
@@ -113,7 +119,7 @@ def receptive_field(
         if theory is not None:
             arrays[f"theory/{layer}"] = np.array([theory.size, theory.stride, theory.offset]).T
         scalars |= {f"receptive_field/{name}/{layer}": _median(row) for name, row in numbers_of.items()}
-        drawn[f"receptive_field/{layer}"] = _picture(snapshot, images, layer, fielded, arrays, numbers_of)
+        drawn[f"receptive_field/{layer}"] = _picture(snapshot, images, layer, fielded, arrays, numbers_of, segmented)
     return Findings(arrays, scalars, drawn)
 
 
@@ -219,13 +225,19 @@ def _mean(values: Float64) -> float:
 
 
 def _picture(
-    snapshot: Snapshot, images: Float32, layer: str, found: ReceptiveFields, arrays: Mapping[str, Array], numbers: Mapping[str, Float64]
+    snapshot: Snapshot,
+    images: Float32,
+    layer: str,
+    found: ReceptiveFields,
+    arrays: Mapping[str, Array],
+    numbers: Mapping[str, Float64],
+    segmented: bool,
 ) -> UInt8:
     probe = snapshot.probe
     size = (images.shape[1], images.shape[2])
     shape = check_spatial(snapshot.network, images[:2], layer)
     middle = np.array([(size[0] - 1) / 2, (size[1] - 1) / 2])
-    rows = []
+    rows, lowest = [], float(images.min())
     for row in _spread(len(found.units), DRAWN):
         unit, present = int(found.units[row]), found.inputs[row] >= 0
         present &= not found.dead[row]  # which inputs are first of equal ones says nothing
@@ -238,12 +250,19 @@ def _picture(
         diameter = numbers["diameter"][row]
         about = [] if dead else [f"{purity:.0%} are {name}", *([f"field {diameter:.0f} px wide"] if np.isfinite(diameter) else [])]
         share = resampled(found.fields[row], found.stride, middle, size) / mean if mean > 0 else np.full(size, np.nan)
-        outlines = np.array([region(found.fields[row], found.stride, place, size) for place in places], bool).reshape(-1, *size)
+        shown = _shades(images[inputs])
+        if segmented and len(inputs):
+            activations = snapshot.network.activations(images[inputs], [layer])[layer][..., unit]
+            outlines = np.array([segmentation(activation, found, int(row), size) for activation in activations])
+            shown = np.where(outlines[..., None], shown, lowest + FAINT * (shown - lowest))
+        else:
+            outlines = np.array([region(found.fields[row], found.stride, place, size) for place in places], bool).reshape(-1, *size)
         why = "dead" if dead else "never above 0" if mean <= 0 else ""
-        rows.append(UnitRow(f"unit {unit}", about, _shades(images[inputs]), outlines, np.where(np.isfinite(share), share, np.nan), why))
+        rows.append(UnitRow(f"unit {unit}", about, shown, outlines, np.where(np.isfinite(share), share, np.nan), why))
     title = f"{layer} \u00b7 top inputs and receptive fields of {len(rows)} of {len(arrays[f'top/{layer}'])} units \u00b7 step {snapshot.step}"
     theory = found.theory
-    note = f"Outlined: where a square of {found.occluder} pixels takes at least half of what it takes most."
+    note = f"Outlined: where a square of {found.occluder} pixels takes at least half of what it takes most"
+    note += ", around every position at which the unit is at least half as active as anywhere." if segmented else "."
     if theory is not None:
         note += f" A unit can see {theory.size[0]} x {theory.size[1]} pixels."
     return montage(rows, title, note)

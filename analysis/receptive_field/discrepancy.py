@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Literal, cast, get_args
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from netlapse.occlusion import occluded
-from netlapse.types import Array, Float32, Int64, Network, Occluded
+from netlapse.types import Array, Float32, Int64, Network
 
 At = Literal["own", "maximum"]
 Fill = float | str | Array
@@ -60,7 +58,8 @@ def discrepancy_maps(
     places = np.stack(np.divmod(own, clean.shape[1]), axis=1)
     covered = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, 2)
     hidden = replacement(image, fill, occluder, seed)
-    found = _occluded(network, image, layer, covered, occluder, hidden, chosen, places, at, batch_size)
+    given = image, layer, covered, occluder, hidden, chosen, places
+    found = network.occluded_at(*given, batch_size=batch_size) if at == "own" else network.occluded(*given, batch_size=batch_size).highest
     return np.asarray((flat[own, chosen] - found).T.reshape(len(chosen), len(grid[0]), len(grid[1])), np.float32)
 
 
@@ -113,15 +112,3 @@ def replacement(image: Float32, fill: Fill, occluder: int, seed: int) -> Float32
     if values.ndim and values.shape != image.shape:
         raise ValueError(f"the fill of occluders has shape {values.shape}; expected a number, or an image of shape {image.shape}")
     return np.broadcast_to(values, image.shape).astype(np.float32)
-
-
-def _occluded(
-    network: Network, image: Float32, layer: str, covered: Int64, occluder: int, hidden: Float32, units: Int64, places: Int64, at: At, batch_size: int
-) -> Float32:
-    """(p, u) each unit's activation at its place, or the highest at any, as fast as the network's backend can."""
-    given = image, layer, covered, occluder, hidden, units, places
-    if at == "own" and hasattr(network, "occluded_at"):
-        return cast(Float32, network.occluded_at(*given, batch_size=batch_size))
-    ask = network.occluded if hasattr(network, "occluded") else partial(occluded, network)
-    found: Occluded = ask(*given, batch_size=batch_size)
-    return found.at if at == "own" else found.highest
