@@ -7,11 +7,13 @@ A map exists where biases lie on an image.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
-from netlapse.types import Array, BiasMagnitude, Exact, Float64, Int64, Magnitude, Network
+from netlapse.analysis.onepass import BATCH_SIZE, Recipe, made_by, maps_of_recipe
+from netlapse.types import Array, Attributions, BiasMagnitude, Exact, Float64, Int64, Magnitude, Network, Sizes
 
 ROUNDING = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-10}
 """What the sum may miss the score by, over |score| + the sum of all terms' absolute values."""
@@ -47,8 +49,8 @@ def completeness(network: Network, inputs: Array, classes: Int64, *, batch_size:
     """
     inputs, residuals = np.asarray(inputs), []
     for batch in _batches(len(inputs), batch_size):
-        found = network.full_gradient_magnitudes(inputs[batch], classes[batch])
-        residuals.append(_residual(found.gradient, inputs[batch], found.terms, found.scores))
+        found = network.attributions(inputs[batch], classes[batch], biases=["terms"])
+        residuals.append(_residual(_by_inputs(found), inputs[batch], found.terms, found.scores))
     return np.concatenate(residuals)
 
 
@@ -88,7 +90,29 @@ def _refuse_incomplete(network: Network, inputs: Array, classes: Int64, gradient
 # ---- maps ------------------------------------------------------------------------------------------------------------
 
 
-def fullgrad(network: Network, inputs: Array, classes: Int64, *, batch_size: int = 64) -> Exact:
+def _recipe(of: Magnitude) -> Callable[[Network, Array, Int64], Recipe]:
+    """That of a map of the sizes of terms, or of the gradients at biases."""
+
+    def made(network: Network, inputs: Array, classes: Int64, found: Attributions) -> Exact:
+        gradient, size = _by_inputs(found), inputs.shape[1:3]
+        _refuse_incomplete(network, inputs, classes, gradient, found.terms, found.scores)
+        _refuse_tokens(found.terms, {name for name, term in found.terms.items() if term.sizes})
+        terms = [(term.sizes[of], term.shape[-1]) for term in found.terms.values() if term.sizes]
+        total = _total([_magnitude(gradient * np.asarray(inputs, np.float64)), *terms], size)
+        return cast(Exact, total.astype(gradient.dtype))
+
+    def recipe(network: Network, inputs: Array, classes: Int64) -> Recipe:
+        _checked(inputs, classes)
+        return Recipe(made, gradient=True, biases=frozenset((of,)))
+
+    return recipe
+
+
+_fullgrad, _simple_fullgrad = _recipe("terms"), _recipe("gradients")
+
+
+@made_by(_fullgrad)
+def fullgrad(network: Network, inputs: Array, classes: Int64, *, batch_size: int = BATCH_SIZE) -> Exact:
     """(n, h, w) which positions the logit of each input's class is made at: psi(gradient x input) + the sum of psi(term).
 
     psi is the absolute value, rescaled to 0 to 1 over each input's whole term (minus its minimum, over its maximum + 1e-6), at
@@ -98,12 +122,13 @@ def fullgrad(network: Network, inputs: Array, classes: Int64, *, batch_size: int
     Raises ValueError as `full_gradient`, for inputs that are not images (n, h, w, c), and for a network of which no bias, or
     fewer than lie on tokens, lies on an image: a transformer.
     """
-    return _maps(network, inputs, classes, "terms", batch_size)
+    return maps_of_recipe(_fullgrad(network, inputs, classes), network, inputs, classes, batch_size)
 
 
-def simple_fullgrad(network: Network, inputs: Array, classes: Int64, *, batch_size: int = 64) -> Exact:
+@made_by(_simple_fullgrad)
+def simple_fullgrad(network: Network, inputs: Array, classes: Int64, *, batch_size: int = BATCH_SIZE) -> Exact:
     """(n, h, w) as `fullgrad`, with the gradient at each bias in place of gradient x bias; raises as `fullgrad`."""
-    return _maps(network, inputs, classes, "gradients", batch_size)
+    return maps_of_recipe(_simple_fullgrad(network, inputs, classes), network, inputs, classes, batch_size)
 
 
 def smooth_fullgrad(
@@ -135,25 +160,14 @@ def smooth_fullgrad(
             # A term that is zero for this copy is absent; "" names that of the inputs.
             for name, term in {"": found.gradient * np.asarray(noisy, np.float64), **{name: found.terms[name] for name in found.images}}.items():
                 means[name] = np.asarray(means.get(name, 0.0) + term.astype(np.float64) / samples)
-        total = np.sum([_psi(*_magnitude(term), clean.shape[1:3]) for term in means.values()], axis=0)
+        total = _total([_magnitude(term) for term in means.values()], clean.shape[1:3])
         maps.append(total.astype(found.gradient.dtype))
     return np.concatenate(maps)
 
 
-def _maps(network: Network, inputs: Array, classes: Int64, of: Magnitude, batch_size: int) -> Exact:
-    inputs, classes = _checked(inputs, classes)
-    maps = []
-    for batch in _batches(len(inputs), batch_size):
-        found = network.full_gradient_magnitudes(inputs[batch], classes[batch], of)
-        _refuse_incomplete(network, inputs[batch], classes[batch], found.gradient, found.terms, found.scores)
-        _refuse_tokens(found.terms, {name for name, term in found.terms.items() if term.map is not None})
-        size = inputs.shape[1:3]
-        total = _psi(*_magnitude(found.gradient * np.asarray(inputs[batch], np.float64)), size)
-        for term in found.terms.values():
-            if term.map is not None and term.low is not None and term.high is not None:
-                total += _psi(term.map, term.low, term.high, term.shape[-1], size)
-        maps.append(total.astype(found.gradient.dtype))
-    return np.concatenate(maps)
+def _by_inputs(found: Attributions) -> Exact:
+    assert found.gradient is not None  # it is beside the biases
+    return found.gradient
 
 
 def _checked(inputs: Array, classes: Int64) -> tuple[Array, Int64]:
@@ -178,21 +192,25 @@ def _refuse_tokens(terms: Mapping[str, BiasMagnitude], images: Collection[str]) 
     )
 
 
-def _magnitude(term: Exact) -> tuple[Float64, Float64, Float64, int]:
-    """The absolute value's sum over units (n, h, w), lowest and highest (n,), and the number of units."""
+def _magnitude(term: Exact) -> tuple[Sizes, int]:
+    """The sizes of a term (n, h, w, u), and the number of units."""
     size = np.abs(term).astype(np.float64)
-    return size.sum(axis=-1), size.min(axis=(1, 2, 3)), size.max(axis=(1, 2, 3)), size.shape[-1]
+    return Sizes(size.sum(axis=-1), size.min(axis=(1, 2, 3)), size.max(axis=(1, 2, 3))), size.shape[-1]
 
 
 @np.errstate(invalid="ignore")  # the map of a score that is not finite is NaN
-def _psi(map: Exact, low: Exact, high: Exact, units: int, size: tuple[int, ...]) -> Float64:
-    """Rescaled, at another resolution, summed over units; both are linear, so the sum over units comes first."""
-    span = high.astype(np.float64) - low + _STABILISER
-    rescaled = (map - units * low.astype(np.float64)[:, None, None]) / span[:, None, None]
-    if map.shape[1:] == tuple(size):
-        return np.asarray(rescaled, np.float64)
-    rows, columns = (_hats(old, new) for old, new in zip(map.shape[1:], size))
-    return np.asarray(np.einsum("yh,nhw,xw->nyx", rows, rescaled, columns, optimize=True), np.float64)
+def _total(terms: Sequence[tuple[Sizes, int]], size: tuple[int, ...]) -> Float64:
+    """The sum of psi of terms: rescaled, at another resolution, summed over units; the last two are linear, so sums come first."""
+    sums: dict[tuple[int, ...], Float64] = {}
+    for term, units in terms:
+        low = term.low.astype(np.float64)
+        rescaled = (term.map - units * low[:, None, None]) / (term.high - low + _STABILISER)[:, None, None]
+        sums[rescaled.shape[1:]] = np.asarray(sums.get(rescaled.shape[1:], 0.0) + rescaled, np.float64)
+    total = np.zeros((len(terms[0][0].map), *size))
+    for old, values in sums.items():
+        rows, columns = (_hats(before, now) for before, now in zip(old, size))
+        total += values if old == tuple(size) else rows @ values @ columns.T
+    return total
 
 
 def _hats(old: int, new: int) -> Float64:

@@ -16,8 +16,9 @@ import numpy as np
 from scipy.stats import rankdata
 
 from netlapse.analysis.fullgradient import fullgrad, simple_fullgrad, smooth_fullgrad
-from netlapse.analysis.saliency.analysis import _maps, _named
-from netlapse.analysis.saliency.base import Method, batches
+from netlapse.analysis.onepass import Method
+from netlapse.analysis.saliency.analysis import _checked_maps, _named
+from netlapse.analysis.saliency.base import batches
 from netlapse.analysis.saliency.cam import grad_cam
 from netlapse.analysis.saliency.gradients import gradient, gradient_times_input, integrated_gradients, smooth_gradient
 from netlapse.analysis.saliency.maps import distance, mean_defined, similarity, similarity_to_others
@@ -225,16 +226,16 @@ def _answers(
     A string, why the method does not apply, where it raises ValueError for the network as it is.
     """
     try:
-        maps = [_maps(name, method, network, images, classes)]
+        maps = [_checked_maps(name, method(network, images, classes), len(images))]
     except ValueError as error:
         return np.array(str(error))
     first, *others = _seeds(seed, repeats)
     for randomised, own_seed in [*((modules[:count], first) for count in reached), *((modules, other) for other in others)]:
         with network.randomised(randomised, own_seed):
-            maps.append(_maps(name, method, network, images, classes))
+            maps.append(_checked_maps(name, method(network, images, classes), len(images)))
     applies = not _why_not_shifted(missed)
     with network.shifted(np.full(images.shape[1:], added)) if applies else nullcontext():
-        maps.append(_maps(name, method, network, images + added, classes) if applies else np.full_like(maps[0], np.nan))
+        maps.append(_checked_maps(name, method(network, images + added, classes), len(images)) if applies else np.full_like(maps[0], np.nan))
     return np.stack(maps)
 
 

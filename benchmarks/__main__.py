@@ -25,6 +25,7 @@ BENCHMARKS = {
     "spread": "1",
     "motion": "1",
     "fullgrad": "1",
+    "attributions": "1",
     "render": "1",
     "server": "1",
     "training": None,

@@ -7,7 +7,7 @@ u units, h w c image axes, t tokens, k classes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -232,30 +232,43 @@ class FullGradient:
 
 
 @dataclass(frozen=True, eq=False)
-class BiasMagnitude:
-    """What a map takes of one term of a full gradient: its absolute values, or those of its gradient alone.
+class Sizes:
+    """Absolute values (n, h, w, u): their sum over units `map` (n, h, w), the lowest `low` and the highest `high` of each input (n,)."""
 
-    shape      of one input's term, channels-last
-    total      (n,) the term's sum         mass  (n,) the sum of its absolute values
-    map        (n, h, w) the sum over units of the absolute values; None where the term is not that of an image
-    low, high  (n,) the lowest and the highest absolute value; None as `map`
+    map: Exact
+    low: Exact
+    high: Exact
+
+
+@dataclass(frozen=True, eq=False)
+class BiasMagnitude:
+    """What maps take of one term of a full gradient.
+
+    shape   of one input's term, channels-last
+    total   (n,) the term's sum         mass  (n,) the sum of its absolute values
+    sizes   of the term, of the gradient at its bias, as was asked for; empty where the term is not that of an image
     """
 
     shape: tuple[int, ...]
     total: Exact
     mass: Exact
-    map: Exact | None = None
-    low: Exact | None = None
-    high: Exact | None = None
+    sizes: Mapping[Magnitude, Sizes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
-class FullGradientMagnitudes:
-    """A `FullGradient` of which only what a map takes has left the framework."""
+class Attributions:
+    """What one forward and one backward tell of the score of each input's class, reduced to what maps take; nothing that was not asked for.
 
-    gradient: Exact
-    terms: Mapping[str, BiasMagnitude]
+    scores    (n,) the logits of the classes
+    gradient  (n, ...) by the inputs; float64 only where all of the network computes in it
+    terms     of a `FullGradient`, by their names
+    maps      layer -> (n, h, w) float32, the sum over units of activation x mean over positions of the gradient by it
+    """
+
     scores: Exact
+    gradient: Exact | None = None
+    terms: Mapping[str, BiasMagnitude] = field(default_factory=dict)
+    maps: Mapping[str, Float32] = field(default_factory=dict)
 
 
 class Network(Protocol):
@@ -281,6 +294,10 @@ class Network(Protocol):
         """(n, k) the logits: the network's output, or what goes into the softmax or sigmoid that it ends in."""
         ...
 
+    def n_classes(self, inputs: Array) -> int:
+        """k, learnt from the first inputs shown; raises ValueError where the output is no score per class."""
+        ...
+
     def activations(self, inputs: Array, layers: Sequence[str]) -> dict[str, Float32]: ...
 
     def responses(self, inputs: Array, layers: Sequence[str]) -> Responses: ...
@@ -301,8 +318,14 @@ class Network(Protocol):
         """The logit of each input's class as the sum of an input term and of one term for every bias, in one pass."""
         ...
 
-    def full_gradient_magnitudes(self, inputs: Array, classes: Int64, of: Magnitude = "terms") -> FullGradientMagnitudes:
-        """The same, of which only sums of absolute values leave the framework: of the terms, or of the gradients at biases."""
+    def attributions(
+        self, inputs: Array, classes: Int64, *, gradient: bool = False, biases: Collection[Magnitude] = (), layers: Sequence[str] = ()
+    ) -> Attributions:
+        """Of the logit of each input's class what is asked for, in one pass.
+
+        gradient  by the inputs     biases  the full gradient, with the sizes of its terms, of the gradients at biases; and the gradient
+        layers    whose class activation maps
+        """
         ...
 
     def full_gradient_gaps(self, inputs: Array, classes: Int64) -> Mapping[str, Exact]:

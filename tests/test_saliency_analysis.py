@@ -41,7 +41,7 @@ from netlapse.observer import Observer
 from netlapse.probe import by_label
 from netlapse.reanalysis import read_answers, write_answers
 from netlapse.tracking.memory import MemoryTracker
-from netlapse.types import Array, Findings, Float32, Float64, Network, ProbeSet, Snapshot
+from netlapse.types import Array, Attributions, Findings, Float32, Float64, Network, ProbeSet, Snapshot
 from tests.test_saliency import linear, probe, small_cnn
 
 LOGITS = np.array([[3, 1, 2], [0, 0, -1], [5, 9, 7], [1, np.nan, 2]], np.float32)
@@ -234,13 +234,12 @@ def test_by_default_the_network_is_asked_for_logits_and_maps_and_nothing_else() 
             asked.append("vjp")
             return super().vjp(*arguments)  # type: ignore[arg-type]
 
-        def explained(self, *arguments: object):  # type: ignore[no-untyped-def, override]
-            asked.append("explained")
-            return super().explained(*arguments)  # type: ignore[arg-type]
+        def attributions(self, inputs: Array, *arguments: object, **options: object) -> Attributions:  # type: ignore[override]
+            asked.append(f"attributions of {len(inputs)}")
+            return super().attributions(inputs, *arguments, **options)  # type: ignore[arg-type]
 
     saliency(Snapshot(Counting(trained(1)), probe(), 0), None)
-    # The single outputs tell how many classes there are.
-    assert sorted(asked) == ["explained", "outputs of 1", "outputs of 1", "outputs of 12", "vjp"]
+    assert asked == ["outputs of 12", "attributions of 12"]
 
 
 def test_what_was_asked_in_another_process_is_not_asked_again(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from itertools import combinations
 
 import numpy as np
 
-from netlapse.analysis.saliency.base import Method, batches, resize
+from netlapse.analysis.onepass import Method, answered
+from netlapse.analysis.saliency.base import batches, resize
 from netlapse.analysis.saliency.cam import grad_cam, is_spatial, spatial_layer
 from netlapse.analysis.saliency.gradients import gradient
 from netlapse.analysis.saliency.maps import concentration, density, entropy, mass_inside, mean_defined, similarity, similarity_to_others
@@ -39,7 +40,7 @@ def _check(
     _check_options(probe.inputs.shape, panel, chosen, measures, limit_measured, masks)
     labels = probe.labels[panel_of(probe.labels, panel)]
     try:
-        k = snapshot.network.outputs(probe.inputs[:2]).shape[1]
+        k = snapshot.network.n_classes(probe.inputs)
     except ValueError:  # an autoencoder has no classes: this analysis is reported, and the others go on
         return
     check_target(target, probe.class_names, k)
@@ -123,8 +124,9 @@ def saliency(
         null = partial(measured_null, measures, network, images[q], asked[q], snapshot.batch_size)
         random = snapshot.once("measures_null", null)
     named = _default(network, images) if methods is None else _named(methods)
+    answer = answered(named, network, images, asked)
     for name, method in named.items():
-        maps = snapshot.once(f"maps/{name}", partial(_maps, name, method, network, images, asked))
+        maps = snapshot.once(f"maps/{name}", lambda: _checked_maps(name, answer(name), len(images)))  # noqa: B023 - called at once
         maps = np.where(predictions[:, None, None] < 0, np.float32(np.nan), maps)  # a score that is no number depends on nothing
         arrays[f"maps/{name}"] = maps
         first = earlier.get(f"maps_first/{name}")
@@ -163,10 +165,10 @@ def _check_options(shape: tuple[int, ...], panel: int, chosen: int, measures: Se
         raise ValueError(f"saliency was given masks of shape {np.shape(masks)}; expected {shape[:3]}, one for each of the probe's inputs")
 
 
-def _maps(name: str, method: Method, network: Network, images: Array, classes: Int64) -> Float32:
-    maps = np.asarray(method(network, images, classes), np.float32)
-    if maps.ndim != 3 or len(maps) != len(images):
-        raise ValueError(f"saliency method {name!r} returned maps of shape {maps.shape}; expected ({len(images)}, h, w), one map per input")
+def _checked_maps(name: str, found: Array, n: int) -> Float32:
+    maps = np.asarray(found, np.float32)
+    if maps.ndim != 3 or len(maps) != n:
+        raise ValueError(f"saliency method {name!r} returned maps of shape {maps.shape}; expected ({n}, h, w), one map per input")
     return maps
 
 
@@ -228,8 +230,9 @@ def _chosen(
         return arrays, drawn
     said = _captions(probe.class_names, probe.labels[found], predictions[found], confidence[found])
     captions = [f"{reason}: {caption}" for reason, caption in zip(why[there], said)]
-    for name, method in methods.items():
-        maps = _maps(name, method, snapshot.network, probe.inputs[found], np.maximum(classes, 0))
+    answer = answered(methods, snapshot.network, probe.inputs[found], np.maximum(classes, 0))
+    for name in methods:
+        maps = _checked_maps(name, answer(name), len(found))
         maps = np.where(predictions[found][:, None, None] < 0, np.float32(np.nan), maps)
         arrays[f"maps_chosen/{name}"] = rows(maps, np.nan)
         title = ", ".join([f"{name} of chosen inputs", *_of_class(target), f"step {snapshot.step}"])

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 
 from netlapse.types import Array, Float32, Float64, Int64, Network
-
-Method = Callable[[Network, Array, Int64], Float32 | Float64]
-"""(network, inputs (n, h, w, c), classes (n,)) -> (n, h, w). A keyword `layer`, where it has one, names the explained layer."""
 
 unwarned = partial(np.errstate, invalid="ignore", over="ignore")
 """A decorator: what a diverged network answers makes maps of NaN and infinity, which say so, and no warnings."""
@@ -29,7 +26,7 @@ def one_hot(network: Network, inputs: Array, classes: Int64) -> Float32:
         )
     if classes.shape != (len(inputs),) or not np.issubdtype(classes.dtype, np.integer):
         raise ValueError(f"classes have shape {classes.shape} and dtype {classes.dtype}; expected ({len(inputs)},) integers, one class per input")
-    k = network.outputs(inputs[:1]).shape[1]
+    k = network.n_classes(inputs)
     outside = classes[(classes < 0) | (classes >= k)]
     if len(outside):
         raise ValueError(f"classes hold {sorted(set(outside.tolist()))[:5]}; this network has {k} outputs, so allowed are 0 to {k - 1}")

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from netlapse.analysis.saliency.base import batches, one_hot, resize
-from netlapse.types import Array, Float32, Int64, Layer, Network
+from netlapse.analysis.onepass import BATCH_SIZE, Recipe, made_by, maps_of_recipe
+from netlapse.analysis.saliency.base import one_hot, resize
+from netlapse.types import Array, Attributions, Float32, Int64, Layer, Network
 
 
-def grad_cam(network: Network, inputs: Array, classes: Int64, *, layer: str | None = None, upsample: bool = True, batch_size: int = 64) -> Float32:
+def _recipe(network: Network, inputs: Array, classes: Int64, *, layer: str | None = None, upsample: bool = True) -> Recipe:
+    one_hot(network, inputs, classes)  # for its errors
+    explained = spatial_layer(network, inputs, layer)
+
+    def made(network: Network, inputs: Array, classes: Int64, found: Attributions) -> Float32:
+        raw = np.maximum(found.maps[explained], 0)
+        return resize(raw, inputs.shape[1:3]).astype(np.float32) if upsample else raw
+
+    return Recipe(made, layers=frozenset((explained,)))
+
+
+@made_by(_recipe)
+def grad_cam(
+    network: Network, inputs: Array, classes: Int64, *, layer: str | None = None, upsample: bool = True, batch_size: int = BATCH_SIZE
+) -> Float32:
     """(n, h, w) where the units of a layer that speak for a class are active: ReLU(sum over units of alpha * activation).
 
     alpha is the mean over positions of the gradient of the class's logit by the unit (Selvaraju et al., 2017, eqs. 1-2).
@@ -16,16 +31,8 @@ def grad_cam(network: Network, inputs: Array, classes: Int64, *, layer: str | No
     upsample  to the inputs' resolution (see `resize`); False: at the layer's own
     Not normalised. Raises ValueError as `gradient`, and where the layer is not spatial or the network has no such layer.
     """
-    one_hot(network, inputs, classes)  # for its errors
-    layer = spatial_layer(network, inputs, layer)
-    maps = []
-    with network.undisturbed():
-        for batch in batches(len(inputs), batch_size):
-            found = network.explained(inputs[batch], [layer], classes[batch])
-            alpha = found.gradients[layer].mean(axis=(1, 2))
-            maps.append(np.maximum(np.einsum("nu,nhwu->nhw", alpha, found.activations[layer]), 0))
-    raw = np.concatenate(maps)
-    return resize(raw, inputs.shape[1:3]).astype(np.float32) if upsample else raw
+    recipe = _recipe(network, inputs, classes, layer=layer, upsample=upsample)
+    return np.asarray(maps_of_recipe(recipe, network, inputs, classes, batch_size), np.float32)
 
 
 def spatial_layer(network: Network, inputs: Array, layer: str | None = None) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from netlapse.analysis.saliency.base import Method, batches, class_logits, one_hot, unwarned
+from netlapse.analysis.onepass import Method
+from netlapse.analysis.saliency.base import batches, class_logits, one_hot, unwarned
 from netlapse.analysis.saliency.gradients import baseline_of
 from netlapse.analysis.saliency.maps import distance, similarity
 from netlapse.probe import softmax

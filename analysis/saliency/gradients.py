@@ -6,27 +6,48 @@ from collections.abc import Callable
 
 import numpy as np
 
+from netlapse.analysis.onepass import BATCH_SIZE, Recipe, made_by, maps_of_recipe
 from netlapse.analysis.saliency.base import batches, one_hot, unwarned
-from netlapse.types import Array, Float32, Float64, Int64, Network
+from netlapse.types import Array, Attributions, Float32, Float64, Int64, Network
 
 
-def gradient(network: Network, inputs: Array, classes: Int64, *, batch_size: int = 64) -> Float32:
+def _recipe(of: Callable[[Array, Float32], Float32 | Float64]) -> Callable[[Network, Array, Int64], Recipe]:
+    """That of a method that is a function of inputs and gradient (n, h, w, c), summed over channels."""
+
+    def made(network: Network, inputs: Array, classes: Int64, found: Attributions) -> Float32:
+        assert found.gradient is not None
+        with unwarned():
+            return _over_channels(of(inputs, found.gradient.astype(np.float32)))
+
+    def recipe(network: Network, inputs: Array, classes: Int64) -> Recipe:
+        one_hot(network, inputs, classes)  # for its errors
+        return Recipe(made, gradient=True)
+
+    return recipe
+
+
+_gradient = _recipe(lambda inputs, gradient: np.abs(gradient))
+_gradient_times_input = _recipe(lambda inputs, gradient: np.asarray(inputs, np.float64) * gradient)
+
+
+@made_by(_gradient)
+def gradient(network: Network, inputs: Array, classes: Int64, *, batch_size: int = BATCH_SIZE) -> Float32:
     """(n, h, w) how much the logit of each input's class changes with each position: sum over channels of |d logit / d input|.
 
     Simonyan et al., 2014, section 3.1, who take the maximum over channels instead of the sum. Not normalised.
     Raises ValueError for inputs that are not images (n, h, w, c) and for classes that are not (n,) in 0 to k - 1.
     """
-    return _over_channels(np.abs(_gradient(network, inputs, classes, batch_size)))
+    return np.asarray(maps_of_recipe(_gradient(network, inputs, classes), network, inputs, classes, batch_size), np.float32)
 
 
-@unwarned()
-def gradient_times_input(network: Network, inputs: Array, classes: Int64, *, batch_size: int = 64) -> Float32:
+@made_by(_gradient_times_input)
+def gradient_times_input(network: Network, inputs: Array, classes: Int64, *, batch_size: int = BATCH_SIZE) -> Float32:
     """(n, h, w) sum over channels of input * d logit / d input, signed: what speaks for the class is positive.
 
     Shrikumar et al., 2016. Its sum over positions is the logit where the network is linear without biases, or piecewise so
     (ReLU, max pooling). A black input, zero, has no part in it whatever it does. Raises ValueError as `gradient`.
     """
-    return _over_channels(np.asarray(inputs, np.float64) * _gradient(network, inputs, classes, batch_size))
+    return np.asarray(maps_of_recipe(_gradient_times_input(network, inputs, classes), network, inputs, classes, batch_size), np.float32)
 
 
 @unwarned()
@@ -85,13 +106,6 @@ def baseline_of(inputs: Array, baseline: Array | float) -> Float32:
         return np.broadcast_to(given, np.shape(inputs))
     except ValueError as error:
         raise ValueError(f"baseline has shape {given.shape}; expected a number, or what broadcasts to the inputs {np.shape(inputs)}") from error
-
-
-def _gradient(network: Network, inputs: Array, classes: Int64, batch_size: int) -> Float32:
-    """(n, h, w, c) of the logit of each input's class."""
-    wanted = one_hot(network, inputs, classes)
-    with network.undisturbed():
-        return np.concatenate([network.vjp(inputs[b], "output", wanted[b], ["input"])["input"] for b in batches(len(inputs), batch_size)])
 
 
 def _weighted(network: Network, inputs: Array, classes: Int64, weights: Float64, shown: Callable[[Int64, Int64], Array], batch_size: int) -> Float64:

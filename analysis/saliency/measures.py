@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from netlapse.analysis.saliency.base import Method
+from netlapse.analysis.onepass import Method
 from netlapse.analysis.saliency.faithfulness import (
     area,
     average_drop,

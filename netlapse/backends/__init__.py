@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
-from netlapse.types import Int64
+from netlapse.types import Int64, Magnitude
+
+Part = Literal["values", "gaps"] | tuple[Magnitude, ...]
+"""What is asked for of each bias of a full gradient: its term, what no term accounts for, or the sizes that maps take."""
 
 
 def checked_groups(groups: Int64, n_groups: int, n: int) -> Int64:
@@ -24,3 +29,12 @@ def checked_classes(classes: Int64, n: int, k: int) -> Int64:
             f"expected ({n},) integers in 0 to {k - 1}, one of the network's {k} outputs for each input"
         )
     return np.ascontiguousarray(found, dtype=np.int64)
+
+
+def half_precision(operation: str, call: str, dtype: str) -> str:
+    """Why a network of which an operation in a layer's call ("": in its own) computes in half precision has no full gradient."""
+    where = f" in {call!r}" if call else ""
+    return (
+        f"no full gradient: {operation!r}{where} computes in {dtype}, and what a bias adds is lost in its rounding; expected float32 or float64: "
+        "explain a float32 copy of the network, or use saliency.gradient"
+    )

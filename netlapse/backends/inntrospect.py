@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -26,12 +26,12 @@ from netlapse.backends import checked_classes, checked_groups
 from netlapse.backends.heights import among_largest, heights
 from netlapse.types import (
     Array,
+    Attributions,
     Exact,
     Explained,
     Field,
     Float32,
     FullGradient,
-    FullGradientMagnitudes,
     Height,
     Int64,
     Layer,
@@ -166,10 +166,15 @@ class RecordedNetwork:
 
     def outputs(self, inputs: Array) -> Float32:
         """(n, k) what the last layer recorded; raises ValueError where that has another shape."""
-        last = len(self._shapes) - 1
-        if len(self._shapes[last]) != 1:
-            raise ValueError(f"the network's output has shape {(len(inputs), *self._shapes[last])}; expected (n, k), one score per class")
-        return self._rows("acts", last, self._places(inputs))
+        self.n_classes(inputs)  # for its error
+        return self._rows("acts", len(self._shapes) - 1, self._places(inputs))
+
+    def n_classes(self, inputs: Array) -> int:
+        """k of the outputs (n, k); raises ValueError where the last layer recorded another shape."""
+        shape = self._shapes[len(self._shapes) - 1]
+        if len(shape) != 1:
+            raise ValueError(f"the network's output has shape {(len(inputs), *shape)}; expected (n, k), one score per class")
+        return shape[0]
 
     def activations(self, inputs: Array, layers: Sequence[str]) -> dict[str, Float32]:
         """{layer: (n, h, w, u) | (n, t, u) | (n, u)} as they were recorded."""
@@ -251,9 +256,22 @@ class RecordedNetwork:
         """Raises ValueError: activations and gradients were recorded, and no biases."""
         raise ValueError(self._without_biases())
 
-    def full_gradient_magnitudes(self, inputs: Array, classes: Int64, of: Magnitude = "terms") -> FullGradientMagnitudes:
-        """Raises ValueError as `full_gradient`."""
-        raise ValueError(self._without_biases())
+    def attributions(
+        self, inputs: Array, classes: Int64, *, gradient: bool = False, biases: Collection[Magnitude] = (), layers: Sequence[str] = ()
+    ) -> Attributions:
+        """Of the recorded gradients what is asked for; raises ValueError for biases as `full_gradient`, and as `vjp`."""
+        if biases:
+            raise ValueError(self._without_biases())
+        logits = self.outputs(inputs)
+        chosen = checked_classes(classes, *logits.shape)
+        cotangent = np.asarray(chosen[:, None] == np.arange(logits.shape[1]), np.float32)
+        found = self.vjp(inputs, "output", cotangent, [*(["input"] if gradient else []), *layers])
+        activations = self.activations(inputs, layers)
+        maps = {}
+        for name in layers:
+            alpha = found[name].mean(axis=tuple(range(1, found[name].ndim - 1)))
+            maps[name] = np.asarray(np.einsum("nu,n...u->n...", alpha, activations[name]), np.float32)
+        return Attributions(logits[np.arange(len(logits)), chosen], found.get("input"), {}, maps)
 
     def full_gradient_gaps(self, inputs: Array, classes: Int64) -> dict[str, Exact]:
         """Raises ValueError as `full_gradient`."""

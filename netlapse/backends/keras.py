@@ -9,29 +9,29 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
-from netlapse.backends import checked_classes, checked_groups, keras_fields, keras_sanity
+from netlapse.backends import Part, checked_classes, checked_groups, keras_fields, keras_sanity
 from netlapse.backends.heights import among_largest
 from netlapse.backends.receptive import field_of
 from netlapse.occlusion import occluded
 from netlapse.types import (
     Array,
+    Attributions,
     Exact,
     Explained,
     Field,
     Float32,
     FullGradient,
-    FullGradientMagnitudes,
     Height,
     Int64,
     Layer,
@@ -52,7 +52,6 @@ else:
 _LOGITS = ""  # where no layer's name is
 Seen = Callable[[str, Tensor], Tensor | None]
 Body = Callable[..., Mapping[str, Tensor]]
-Part = Literal["values", "terms", "gradients", "gaps"]
 
 _ACTIVATIONS = (keras.layers.Activation, keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.PReLU, keras.layers.ELU)
 _NOT_NONLINEAR = (keras.activations.linear, keras.activations.softmax, keras.activations.log_softmax, keras.activations.sparsemax)
@@ -93,9 +92,11 @@ class _Backend(Protocol):
         self, forward: Callable[[Tensor, Seen], Tensor], score: Callable[[Mapping[str, Tensor]], Tensor], wrt: Sequence[str], tensor: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]: ...
 
+    def activation_map(self, activation: Tensor, gradient: Tensor, units: int) -> Tensor: ...
+
     def full_gradient(
-        self, forward: Callable[[Tensor, Calls], Tensor], array: Array, units: int, classes: Int64, of: Part
-    ) -> tuple[Exact, dict[str, Any], Exact]: ...
+        self, forward: Callable[[Tensor, Calls], Tensor], array: Array, units: int, classes: Int64, of: Part, layers: Sequence[str]
+    ) -> tuple[Exact, dict[str, Any], Exact, dict[str, Float32]]: ...
 
     def scores(self) -> AbstractContextManager[Callable[[Tensor], Tensor]]: ...
 
@@ -109,7 +110,7 @@ class Calls(Protocol):
 
     def atom(self, function: Callable[..., Any], name: str, args: Any, kwargs: Any, *, constant: bool) -> Any: ...
 
-    def left(self, output: object) -> None: ...
+    def left(self, output: object, watched: Callable[[str], tuple[Tensor, int, int] | None] = ...) -> tuple[Tensor, Tensor] | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,10 +296,15 @@ class KerasNetwork:
 
     def outputs(self, inputs: Array) -> Float32:
         """(n, k) the network's logits, also where it ends in a softmax or sigmoid; raises ValueError where its output has another shape."""
+        self.n_classes(inputs)  # for its error
+        return self._observed("outputs", inputs, [], lambda name, tensor: {})[_LOGITS]
+
+    def n_classes(self, inputs: Array) -> int:
+        """k of the logits (n, k), known once `describe` is; raises ValueError where the network's output has another shape."""
         shape = self._described(inputs).output_shape
         if len(shape) != 1:
             raise ValueError(f"the network's output has shape {(len(inputs), *shape)}; expected (n, k), one score per class")
-        return self._observed("outputs", inputs, [], lambda name, tensor: {})[_LOGITS]
+        return shape[0]
 
     def activations(self, inputs: Array, layers: Sequence[str]) -> dict[str, Float32]:
         """{layer: (n, h, w, u) | (n, t, u) | (n, u)} channels-last copies."""
@@ -403,10 +409,8 @@ class KerasNetwork:
         classes  (n,) integers; None: the class the network predicts for each input
         Raises ValueError for classes that are no outputs, and for layers that the logits do not depend on.
         """
-        described = self._known(inputs, layers)
-        if len(described.output_shape) != 1:
-            raise ValueError(f"the network's output has shape {(len(inputs), *described.output_shape)}; expected (n, k), one score per class")
-        given = [] if classes is None else [checked_classes(classes, len(inputs), *described.output_shape)]
+        described, k = self._known(inputs, layers), self.n_classes(inputs)
+        given = [] if classes is None else [checked_classes(classes, len(inputs), k)]
 
         def body(tensor: Tensor, *given: Tensor) -> dict[str, Tensor]:
             def score(seen: Mapping[str, Tensor]) -> Tensor:
@@ -439,13 +443,29 @@ class KerasNetwork:
         that are no outputs, for logits that no gradient connects with the inputs, and for an operation with a bias whose
         output has no axis of the inputs.
         """
-        gradient, terms, scores = self._decomposed(inputs, classes, "values")
+        gradient, terms, scores, _ = self._decomposed(inputs, classes, "values")
         images = frozenset(name for name, (_, is_image) in terms.items() if is_image)
         return FullGradient(gradient, {name: term for name, (term, _) in terms.items()}, scores, images)
 
-    def full_gradient_magnitudes(self, inputs: Array, classes: Int64, of: Magnitude = "terms") -> FullGradientMagnitudes:
-        """The same, of which only sums of absolute values leave the framework: of the terms, or of the gradients at biases."""
-        return FullGradientMagnitudes(*self._decomposed(inputs, classes, of))
+    def attributions(
+        self, inputs: Array, classes: Int64, *, gradient: bool = False, biases: Collection[Magnitude] = (), layers: Sequence[str] = ()
+    ) -> Attributions:
+        """Of the logit of each input's class what is asked for; one forward, and one backward that goes no further than what is asked for.
+
+        classes   (n,) integers     gradient  by the inputs
+        biases    the full gradient, with the sizes of its terms, of the gradients at its biases; the gradient is beside them
+        layers    whose class activation maps
+        Raises ValueError as `full_gradient` where there are biases, for token ids, for classes that are no outputs, and for inputs
+        and layers that the logits do not depend on.
+        """
+        if not biases:
+            return self._attributed(inputs, classes, gradient, layers)
+        self._known(inputs, layers)
+        by_inputs, terms, scores, maps = self._decomposed(inputs, classes, tuple(biases), layers)
+        # What does not depend on the inputs cannot be watched beside biases, nor, on torch, what is overwritten by no operation of its own.
+        if others := [name for name in layers if name not in maps]:
+            maps |= self._attributed(inputs, classes, False, others).maps
+        return Attributions(scores, by_inputs, terms, {name: maps[name] for name in layers})
 
     def full_gradient_gaps(self, inputs: Array, classes: Int64) -> dict[str, Exact]:
         """{layer call: (n,)} what it adds to the scores that no term accounts for, apart from calls inside it; "" is the network's own."""
@@ -494,11 +514,35 @@ class KerasNetwork:
         """(p, u) what `occluded` has `at` each unit's own place."""
         return self.occluded(image, layer, corners, occluder, replacement, units, places, batch_size=batch_size).at
 
-    def _decomposed(self, inputs: Array, classes: Int64, of: Part) -> tuple[Exact, dict[str, Any], Exact]:
+    def _attributed(self, inputs: Array, classes: Int64, gradient: bool, layers: Sequence[str]) -> Attributions:
+        described = self._known(inputs, layers)
+        chosen = checked_classes(classes, len(inputs), self.n_classes(inputs))
+        if gradient and not np.issubdtype(np.asarray(inputs).dtype, np.floating):
+            raise ValueError("no gradient by token ids: they are integers; explain a network that takes floats")
+        wrt = [*(["input"] if gradient else []), *layers]
+
+        def body(tensor: Tensor, chosen: Tensor) -> dict[str, Tensor]:
+            def scores(logits: Tensor) -> Tensor:
+                return keras.ops.sum(logits * keras.ops.one_hot(chosen, logits.shape[1], dtype=logits.dtype), axis=1)
+
+            seen, gradients = self._backend.gradients(self._scoring(layers), lambda seen: keras.ops.sum(scores(seen["output"])), wrt, tensor)
+            missing = [name for name in wrt if gradients[name] is None]
+            if missing:
+                raise ValueError(f"the logits do not depend on {missing}; layers run in the order {list(self.layers)}")
+            maps = {name: self._backend.activation_map(seen[name], gradients[name], described.unit_axis[name]) for name in layers}
+            by_inputs = {"gradient": gradients["input"]} if gradient else {}
+            return {"scores": scores(seen["output"])} | by_inputs | {f"map {name}": values for name, values in maps.items()}
+
+        with self.undisturbed():
+            found = self._backend.run(("attributions", *wrt), body, self._arranged(inputs), chosen)
+        by_inputs = None if not gradient else _exact(np.moveaxis(found["gradient"], 1 if self._channels_first and np.ndim(inputs) > 2 else -1, -1))
+        return Attributions(_exact(found["scores"]), by_inputs, {}, {name: _float32(found[f"map {name}"]) for name in layers})
+
+    def _decomposed(
+        self, inputs: Array, classes: Int64, of: Part, layers: Sequence[str] = ()
+    ) -> tuple[Exact, dict[str, Any], Exact, dict[str, Float32]]:
         described = self._described(inputs)
-        if len(described.output_shape) != 1:
-            raise ValueError(f"the network's output has shape {(len(inputs), *described.output_shape)}; expected (n, k), one score per class")
-        chosen = checked_classes(classes, len(inputs), *described.output_shape)
+        chosen = checked_classes(classes, len(inputs), self.n_classes(inputs))
         if not np.issubdtype(np.asarray(inputs).dtype, np.floating):
             raise ValueError("no full gradient by token ids: they are integers; explain a network that takes floats")
 
@@ -514,17 +558,17 @@ class KerasNetwork:
                 else:
                     with _fused_activation(layer, name, told):
                         output = call(*args, **kwargs)
-                told.left(output)
-                return output
+                replaced = told.left(output, lambda call: (_first_tensor(output), 0, described.unit_axis[call]) if call in layers else None)
+                return output if replaced is None else _replaced(output, replaced[0], _marked(replaced[1], replaced[0]))
 
             with self._backend.scores() as behind, self._tapped(self._names, lambda layer, args, output: None, around):
                 return behind(self._logits(self._call(tensor)))
 
         units = 1 if self._channels_first and np.ndim(inputs) > 2 else np.ndim(inputs) - 1
         with self.undisturbed():
-            gradient, found, scores = self._backend.full_gradient(forward, self._arranged(inputs), units, chosen, of)
+            gradient, found, scores, maps = self._backend.full_gradient(forward, self._arranged(inputs), units, chosen, of, layers)
         by_inputs: Exact = np.moveaxis(gradient, units, -1).copy()
-        return by_inputs, found, scores
+        return by_inputs, found, scores, maps
 
     def _scoring(self, layers: Sequence[str]) -> Callable[[Tensor, Seen], Tensor]:
         """The forward from a tensor to the logits, in which layers are seen."""
@@ -688,9 +732,7 @@ class KerasNetwork:
             wanted.discard(name)
             activation = _first_tensor(output)
             replacement = seen(name, activation)
-            if replacement is not None and (logits := getattr(activation, "_keras_logits", None)) is not None:
-                vars(replacement)["_keras_logits"] = logits  # Keras's mark of what a softmax returned
-            return None if replacement is None else _replaced(output, activation, replacement)
+            return None if replacement is None else _replaced(output, activation, _marked(replacement, activation))
 
         with self._tapped(bases, tap):
             result = self._call(tensor)
@@ -967,6 +1009,13 @@ def _replaced(output: object, old: Tensor, new: Tensor) -> object:
     return keras.tree.map_structure(lambda value: new if value is old else value, output)
 
 
+def _marked(replacement: Tensor, activation: Tensor) -> Tensor:
+    """The replacement with Keras's mark of what a softmax returned, where the activation has it."""
+    if (logits := getattr(activation, "_keras_logits", None)) is not None:
+        vars(replacement)["_keras_logits"] = logits
+    return replacement
+
+
 def _outline(output: Tensor | object) -> str:
     if keras.ops.is_tensor(output):
         tensor: Tensor = output
@@ -986,6 +1035,11 @@ def _positions(tensor: Tensor, unit_axis: int) -> tuple[int, ...]:
 def _summable(tensor: Tensor) -> Tensor:
     """In float32, where a network computes in half precision."""
     return keras.ops.cast(tensor, "float32") if keras.backend.standardize_dtype(tensor.dtype) in ("float16", "bfloat16") else tensor
+
+
+def _exact(values: Array) -> Exact:
+    """In the precision of the network, but at least float32."""
+    return np.ascontiguousarray(values, np.float64) if values.dtype == np.float64 else _float32(values)
 
 
 def _float32(values: Array) -> Float32:

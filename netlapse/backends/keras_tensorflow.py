@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from netlapse.backends.keras_tensorflow_fullgrad import Calls, decomposed, gathered
-from netlapse.types import Array, Exact, Int64
+from netlapse.backends import Part
+from netlapse.backends.keras_tensorflow_fullgrad import Calls, activation_map, decomposed, gathered
+from netlapse.types import Array, Exact, Float32, Int64
 
 Seen = Callable[[str, tf.Tensor], tf.Tensor | None]
 Forward = Callable[[tf.Tensor, Seen], tf.Tensor]
@@ -100,10 +101,11 @@ class TensorFlow:
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
 
-            def keep(name: str, activation: tf.Tensor) -> None:
+            def keep(name: str, activation: tf.Tensor) -> tf.Tensor:
+                seen[name] = tf.identity(activation)  # so that the gradient is by this use of it alone
                 if name in wrt:
-                    tape.watch(activation)
-                seen[name] = activation
+                    tape.watch(seen[name])
+                return seen[name]
 
             if "input" in wrt:
                 tape.watch(tensor)
@@ -112,15 +114,19 @@ class TensorFlow:
         found = tape.gradient(total, {name: seen[name] for name in wrt})
         return seen, {name: None if gradient is None else tf.convert_to_tensor(gradient) for name, gradient in found.items()}
 
+    def activation_map(self, activation: tf.Tensor, gradient: tf.Tensor, units: int) -> tf.Tensor:
+        """(n, h, w) the sum over units of the activation x the mean over positions of the gradient by it."""
+        return activation_map(activation, gradient, units)
+
     def full_gradient(
-        self, forward: Callable[[tf.Tensor, Calls], tf.Tensor], array: Array, units: int, classes: Int64, of: str
-    ) -> tuple[Exact, dict[str, Any], Exact]:
-        """The gradient of the classes' logits by the inputs, what is asked for of each bias, and these logits; see `torch_fullgrad`."""
+        self, forward: Callable[[tf.Tensor, Calls], tf.Tensor], array: Array, units: int, classes: Int64, of: Part, layers: Sequence[str]
+    ) -> tuple[Exact, dict[str, Any], Exact, dict[str, Float32]]:
+        """The gradient of the classes' logits by the inputs, what is asked for of each bias, these logits, and maps; see `torch_fullgrad`."""
 
         def body(tensor: tf.Tensor, classes: tf.Tensor) -> dict[str, tf.Tensor]:
             return decomposed(forward, tensor, units, classes, of)
 
-        return gathered(self.run(("full gradient", of), body, array, classes, traced=True), len(array), of)
+        return gathered(self.run(("full gradient", of, *layers), body, array, classes, traced=True), len(array), of)
 
     @contextmanager
     def scores(self) -> Iterator[Callable[[tf.Tensor], tf.Tensor]]:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from netlapse.types import Array, BiasMagnitude, Exact
+from netlapse.backends import Part, half_precision
+from netlapse.types import Array, BiasMagnitude, Exact, Float32, Magnitude, Sizes
 
 # f(t x) = t f(x) for t > 0, in all inputs together: no bias. What is missing is computed, and costs more.
 _HOMOGENEOUS = frozenset(
@@ -55,6 +56,7 @@ class Calls:
     def __init__(self, audited: bool) -> None:
         self.weighed: list[tuple[str, str, tf.Tensor, int]] = []  # call, the call around it, what it is given or returns, -1 or 1
         self.whole: set[str] = set()
+        self.layers: dict[str, tuple[tf.Tensor, int]] = {}  # whose maps are asked for: the activation, and its axis of units
         self._audited = audited
         self._graph = tf.compat.v1.get_default_graph()
         self._stack = [""]
@@ -84,14 +86,24 @@ class Calls:
         self._go_on_in([*self._stack, call])
         return args, kwargs
 
-    def left(self, output: object) -> None:
-        """The call that began last ends with an output."""
+    def left(
+        self, output: object, watched: Callable[[str], tuple[tf.Tensor, int, int] | None] = lambda call: None
+    ) -> tuple[tf.Tensor, tf.Tensor] | None:
+        """The call that began last ends with an output; returns a tensor of it, and what is to go on in its place. None: nothing is.
+
+        watched  (call) -> the activation whose map is asked for, its axis of the batch, 0, and of units; None: none is
+        """
         if self._in_atom:
-            return
+            return None
         call = self._stack[-1]
         self._go_on_in(self._stack[:-1])
         if self._audited:
             self.weighed += [(call, self._stack[-1], value, 1) for value in tf.nest.flatten(output) if _is_float(value)]
+        if (found := watched(call)) is None:
+            return None
+        own = tf.identity(found[0])  # so that the gradient is by this use of it alone
+        self.layers[call] = own, found[2]
+        return found[0], own
 
     def atom(self, function: Callable[..., Any], name: str, args: Any, kwargs: Any, *, constant: bool) -> Any:
         """What a function returns, which has one bias, whatever operations it is made of, and calls inside it are not told of."""
@@ -128,10 +140,10 @@ class Calls:
         self._begun.append((self.position(), stack[-1]))
 
 
-def decomposed(forward: Callable[[tf.Tensor, Calls], tf.Tensor], tensor: tf.Tensor, units: int, classes: tf.Tensor, of: str) -> dict[str, tf.Tensor]:
-    """Traced: "gradient" by the inputs, "scores", and of each bias, with its name after a blank, what is asked for.
+def decomposed(forward: Callable[[tf.Tensor, Calls], tf.Tensor], tensor: tf.Tensor, units: int, classes: tf.Tensor, of: Part) -> dict[str, tf.Tensor]:
+    """Traced: "gradient" by the inputs, "scores", of each layer that is seen its "layer", and of each bias, by name after a blank, what is asked for.
 
-    of  "values": "value"; "terms" and "gradients": "total", "mass", "shape", and "map", "low", "high" of an image; beside
+    of  "values": "value"; the sizes: "total", "mass", "shape", and of an image "terms.map", "terms.low", "terms.high"; beside
         either, "image" where it is one, and "own" of a bias that is the network's; "gaps": by layer call, and no biases
     """
     tensor = tf.identity(tensor)
@@ -140,7 +152,8 @@ def decomposed(forward: Callable[[tf.Tensor, Calls], tf.Tensor], tensor: tf.Tens
     score = tf.reduce_sum(logits * tf.one_hot(classes, tf.shape(logits)[1], dtype=logits.dtype), axis=1)
     biases, layouts = _biases(tensor, units, calls)
     n = tf.shape(tensor)[0]
-    weighed = [tensor, *(bias.output for bias in biases), *(value for _, _, value, _ in calls.weighed)]
+    shown = [activation for activation, _ in calls.layers.values()]
+    weighed = [tensor, *(bias.output for bias in biases), *(value for _, _, value, _ in calls.weighed), *shown]
     gradients = [None if found is None else tf.convert_to_tensor(found) for found in tf.gradients(score, weighed)]
     if gradients[0] is None:
         raise ValueError(
@@ -148,6 +161,8 @@ def decomposed(forward: Callable[[tf.Tensor, Calls], tf.Tensor], tensor: tf.Tens
         )
     exact = all(met.dtype == tf.float64 for met in (ref.deref() for ref in layouts) if met.dtype.is_floating)
     found = {"gradient": gradients[0] if exact else tf.cast(gradients[0], tf.float32), "scores": score}
+    for (layer, (activation, axis)), gradient in zip(calls.layers.items(), gradients[len(gradients) - len(shown) :]):
+        found |= {} if gradient is None else {f"layer {layer}": activation_map(activation, gradient, axis)}
     used = [(bias, gradient) for bias, gradient in zip(biases, gradients[1:]) if gradient is not None]
     if of == "gaps":
         return found | _gaps(calls, used, gradients, weighed, score, n)
@@ -156,29 +171,43 @@ def decomposed(forward: Callable[[tf.Tensor, Calls], tf.Tensor], tensor: tf.Tens
     return found
 
 
-def gathered(found: Mapping[str, Array], n: int, of: str) -> tuple[Exact, dict[str, Any], Exact]:
+def activation_map(activation: tf.Tensor, gradient: tf.Tensor, units: int) -> tf.Tensor:
+    """(n, h, w) float32 the sum over units of the activation x the mean over positions of the gradient by it; batch first."""
+    precise = activation.dtype if activation.dtype == tf.float64 else tf.float32
+    rank = activation.shape.rank
+    positions = [axis for axis in range(1, rank) if axis != units % rank]
+    alpha = tf.reduce_mean(tf.cast(gradient, precise), positions, keepdims=True)
+    return tf.cast(tf.reduce_sum(alpha * tf.cast(activation, precise), units), tf.float32)
+
+
+def gathered(found: Mapping[str, Array], n: int, of: Part) -> tuple[Exact, dict[str, Any], Exact, dict[str, Float32]]:
     """What `decomposed` found, once it has numbers, as `torch_fullgrad.decomposed` gives it."""
     by_name: dict[str, dict[str, Any]] = {}
+    maps: dict[str, Float32] = {}
     for key, value in found.items():
         what, _, name = key.partition(" ")
-        by_name.setdefault(name, {})[what] = value.astype(np.float32) if value.dtype.itemsize < 4 else value
+        if what == "layer":
+            maps[name] = np.asarray(value, np.float32)
+        else:
+            by_name.setdefault(name, {})[what] = value
     gradient, scores = by_name[""].pop("gradient"), by_name[""].pop("scores")
     if of == "gaps":
-        return gradient, {name: parts["gap"] for name, parts in by_name.items()}, scores
+        return gradient, {name: parts["gap"] for name, parts in by_name.items()}, scores, maps
     size = "value" if of == "values" else "mass"
     met = {name: parts for name, parts in by_name.items() if parts and ("own" in parts or parts[size].any())}  # a ReLU is an atom without a bias
     if of == "values":
         rows = {name: value if len(value := parts["value"]) == n else value.reshape(n, -1, *value.shape[1:]) for name, parts in met.items()}
-        return gradient, {name: (rows[name], "image" in parts) for name, parts in met.items()}, scores
-    map_of = ("map", "low", "high")
-    terms = {
-        name: BiasMagnitude(tuple(parts["shape"].tolist()), parts["total"], parts["mass"], *(parts.get(what) for what in map_of))
-        for name, parts in met.items()
-    }
-    return gradient, terms, scores
+        return gradient, {name: (rows[name], "image" in parts) for name, parts in met.items()}, scores, maps
+    terms = {}
+    for name, parts in met.items():
+        sizes: dict[Magnitude, Sizes] = {
+            what: Sizes(*(parts[f"{what}.{size}"] for size in ("map", "low", "high"))) for what in ("terms", "gradients") if f"{what}.map" in parts
+        }
+        terms[name] = BiasMagnitude(tuple(parts["shape"].tolist()), parts["total"], parts["mass"], sizes)
+    return gradient, terms, scores, maps
 
 
-def _part(bias: _Bias, gradient: tf.Tensor, layout: _Layout, n: tf.Tensor, of: str) -> dict[str, tf.Tensor]:
+def _part(bias: _Bias, gradient: tf.Tensor, layout: _Layout, n: tf.Tensor, of: Part) -> dict[str, tf.Tensor]:
     term = _arranged(gradient * bias.bias, layout)
     marks = {name: tf.constant(1) for name, yes in (("image", layout.image), ("own", bias.constant)) if yes}
     if of == "values":
@@ -187,13 +216,20 @@ def _part(bias: _Bias, gradient: tf.Tensor, layout: _Layout, n: tf.Tensor, of: s
     found = {"total": tf.reduce_sum(rows, 1), "mass": tf.reduce_sum(tf.abs(rows), 1), "shape": tf.shape(term)[1:], **marks}
     if not layout.image:
         return found
-    size = tf.abs(term)
-    if of == "gradients":
+    if "terms" in of:
+        found |= _sizes("terms", tf.abs(term))
+    if "gradients" in of:
         size = tf.abs(_arranged(gradient, layout))
         if not bias.constant:  # whether an input met a bias must not depend on the others of its batch
             own = tf.broadcast_to(bias.bias, tf.shape(gradient))
             size *= tf.cast(tf.reduce_any(_arranged(own, layout) != 0, axis=(1, 2, 3), keepdims=True), size.dtype)
-    return found | {"map": tf.reduce_sum(size, 3), "low": tf.reduce_min(size, (1, 2, 3)), "high": tf.reduce_max(size, (1, 2, 3))}
+        found |= _sizes("gradients", size)
+    return found
+
+
+def _sizes(name: Magnitude, size: tf.Tensor) -> dict[str, tf.Tensor]:
+    parts = {"map": tf.reduce_sum(size, 3), "low": tf.reduce_min(size, (1, 2, 3)), "high": tf.reduce_max(size, (1, 2, 3))}
+    return {f"{name}.{what}": value for what, value in parts.items()}
 
 
 def _gaps(
@@ -216,8 +252,8 @@ def _gaps(
 
     for bias, gradient in used:
         account(bias.call, -per_input(gradient * bias.bias))
-    own = gradients[len(gradients) - len(calls.weighed) :]
-    for (call, outer, value, sign), gradient in zip(calls.weighed, own):
+    first = len(gradients) - len(calls.layers) - len(calls.weighed)
+    for (call, outer, value, sign), gradient in zip(calls.weighed, gradients[first:]):
         if gradient is not None:
             amount = sign * per_input(gradient * value)
             account(call, amount)
@@ -247,6 +283,8 @@ def _biases(tensor: tf.Tensor, units: int, calls: Calls) -> tuple[list[_Bias], M
         dependent = [value for value in operation.inputs if value.ref() in layouts]
         outputs = [value for value in operation.outputs if value.dtype.is_floating and operation.type != "Shape"] if dependent else []
         for output in outputs:
+            if output.dtype in (tf.float16, tf.bfloat16):
+                raise ValueError(half_precision(_called(operation), call, output.dtype.name))
             layouts[output.ref()] = _layout(operation, dependent[0], layouts, output)
         if i in atoms:
             span, name, what, inputs, results, constant = atoms[i]

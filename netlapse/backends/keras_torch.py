@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from netlapse.backends import Part
 from netlapse.backends.torch import Scores, TorchNetwork
-from netlapse.backends.torch_fullgrad import Calls, Part, decomposed
-from netlapse.types import Array, Exact, Int64
+from netlapse.backends.torch_fullgrad import Calls, decomposed
+from netlapse.backends.torch_maps import activation_map, constant_parameters
+from netlapse.types import Array, Exact, Float32, Int64
 
 Seen = Callable[[str, Tensor], Tensor | None]
 Forward = Callable[[Tensor, Seen], Tensor]
@@ -58,10 +60,11 @@ class Torch:
         seen: dict[str, Tensor] = {}
 
         def keep(name: str, activation: Tensor) -> Tensor:
-            seen[name] = activation if activation.requires_grad else activation.detach().requires_grad_()
+            # An alias of what depends on the inputs, so that the gradient is by this use of it alone.
+            seen[name] = activation.view_as(activation) if activation.requires_grad else activation.detach().requires_grad_()
             return seen[name].clone()  # so that an in-place operation further on overwrites the clone and not what we differentiate by
 
-        with torch.enable_grad():
+        with torch.enable_grad(), constant_parameters(self._network.module):
             if "input" in wrt:
                 seen["input"] = tensor.requires_grad_()
             seen["output"] = forward(tensor.clone(), keep)
@@ -71,10 +74,14 @@ class Torch:
             found = torch.autograd.grad(total, sources, allow_unused=True) if total.requires_grad else [None] * len(sources)
         return seen, dict(zip(wrt, found))
 
+    def activation_map(self, activation: Tensor, gradient: Tensor, units: int) -> Tensor:
+        """(n, h, w) the sum over units of the activation x the mean over positions of the gradient by it."""
+        return activation_map(activation, gradient, units)
+
     def full_gradient(
-        self, forward: Callable[[Tensor, Calls], Tensor], array: Array, units: int, classes: Int64, of: Part
-    ) -> tuple[Exact, dict[str, Any], Exact]:
-        """The gradient of the classes' logits by the inputs, what is asked for of each bias, and these logits; see `torch_fullgrad`."""
+        self, forward: Callable[[Tensor, Calls], Tensor], array: Array, units: int, classes: Int64, of: Part, layers: Sequence[str]
+    ) -> tuple[Exact, dict[str, Any], Exact, dict[str, Float32]]:
+        """The gradient of the classes' logits by the inputs, what is asked for of each bias, these logits, and maps; see `torch_fullgrad`."""
         tensor = torch.from_numpy(np.array(array, order="C")).to(self._network._device())
         with torch.inference_mode(False):
             return decomposed(self._network.module, forward, tensor, units, classes, of)

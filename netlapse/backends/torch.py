@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import chain
@@ -22,18 +22,19 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from netlapse.backends import checked_classes, checked_groups, torch_fields, torch_fullgrad, torch_occlusion, torch_sanity
+from netlapse.backends import Part, checked_classes, checked_groups, torch_fields, torch_fullgrad, torch_occlusion, torch_sanity
 from netlapse.backends.receptive import field_of
+from netlapse.backends.torch_maps import ActivationMaps, constant_parameters, score_of
 from netlapse.backends.torch_trace import Reached, Trace, recorded
 from netlapse.occlusion import batched, checked, own_places
 from netlapse.types import (
     Array,
+    Attributions,
     Exact,
     Explained,
     Field,
     Float32,
     FullGradient,
-    FullGradientMagnitudes,
     Height,
     Int64,
     Layer,
@@ -86,6 +87,7 @@ class TorchNetwork:
         self._refused: dict[str, str] = {}
         self._axes: dict[str, tuple[int, int]] = {}  # layer -> its batch axis, and its unit axis once the batch is first
         self._ends_in_probabilities = False
+        self._output_shape: tuple[int, ...] = ()
         self._depth = 0
         if example is not None:
             self.describe(example)
@@ -194,6 +196,7 @@ class TorchNetwork:
         with self.undisturbed(), torch.no_grad(), Scores() as scores:  # anew, as what the first one wrote into a buffer may be of its size
             result = self._logits(self._hooked(many, dict.fromkeys(observable, describe)))
         self._ends_in_probabilities = scores.behind(result) is not result
+        self._output_shape = tuple(result.shape)
         is_output = {layer.name for layer, t, version in found if t is result and version == result._version}
         for name in {"input", "output"} & {layer.name for layer, _, _ in found} - (is_output - {"input"}):
             self._refused[name] = f"the name {name!r} stands for the network's own {name}; rename the submodule"
@@ -220,6 +223,13 @@ class TorchNetwork:
             with Scores() as scores:
                 logits = self._logits(self._call(self.to_tensor(inputs)))
             return _numpy(_matrix(scores.behind(logits)))
+
+    def n_classes(self, inputs: Array) -> int:
+        """k of the logits (n, k), known once `describe` is; raises ValueError where the network's output has another shape."""
+        self.describe(inputs)
+        if len(self._output_shape) != 2:
+            raise ValueError(f"the network's output has shape {(len(inputs), *self._output_shape[1:])}; expected (n, k), one score per class")
+        return self._output_shape[1]
 
     def activations(self, inputs: Array, layers: Sequence[str]) -> dict[str, Float32]:
         """{layer: (n, h, w, u) | (n, t, u) | (n, u)} channels-last copies."""
@@ -349,13 +359,29 @@ class TorchNetwork:
         ids, for classes that are no outputs, for logits that no gradient connects with the inputs, and for an operation with a
         bias whose output has no axis of the inputs.
         """
-        gradient, terms, scores = self._decomposed(inputs, classes, "values")
+        gradient, terms, scores, _ = self._decomposed(inputs, classes, "values")
         images = frozenset(name for name, (_, is_image) in terms.items() if is_image)
         return FullGradient(gradient, {name: term for name, (term, _) in terms.items()}, scores, images)
 
-    def full_gradient_magnitudes(self, inputs: Array, classes: Int64, of: Magnitude = "terms") -> FullGradientMagnitudes:
-        """The same, of which only sums of absolute values leave torch: of the terms, or of the gradients at biases."""
-        return FullGradientMagnitudes(*self._decomposed(inputs, classes, of))
+    def attributions(
+        self, inputs: Array, classes: Int64, *, gradient: bool = False, biases: Collection[Magnitude] = (), layers: Sequence[str] = ()
+    ) -> Attributions:
+        """Of the logit of each input's class what is asked for; one forward, and one backward that goes no further than what is asked for.
+
+        classes   (n,) integers     gradient  by the inputs
+        biases    the full gradient, with the sizes of its terms, of the gradients at its biases; the gradient is beside them
+        layers    whose class activation maps
+        Raises ValueError as `full_gradient` where there are biases, for token ids, for classes that are no outputs, and for inputs
+        and layers that the logits do not depend on.
+        """
+        if not biases:
+            return self._attributed(inputs, classes, gradient, layers)
+        self._check_layers(inputs, layers)
+        by_inputs, terms, scores, maps = self._decomposed(inputs, classes, tuple(biases), layers)
+        # What does not depend on the inputs cannot be watched beside biases, nor what is overwritten by no operation of torch's.
+        if others := [name for name in layers if name not in maps]:
+            maps |= self._attributed(inputs, classes, False, others).maps
+        return Attributions(scores, by_inputs, terms, {name: maps[name] for name in layers})
 
     def full_gradient_gaps(self, inputs: Array, classes: Int64) -> dict[str, Exact]:
         """{module call: (n,)} what it adds to the scores that no term accounts for, apart from calls inside it; "" is the network's own."""
@@ -473,7 +499,37 @@ class TorchNetwork:
         with self.undisturbed():
             return recorded(names, self._call, self.to_tensor(inputs), _first_tensor, last)
 
-    def _decomposed(self, inputs: Array, classes: Int64, of: torch_fullgrad.Part) -> tuple[Exact, dict[str, Any], Exact]:
+    def _attributed(self, inputs: Array, classes: Int64, gradient: bool, layers: Sequence[str]) -> Attributions:
+        maps, sources = ActivationMaps(), list[Tensor]()
+
+        def keep(name: str, activation: Tensor) -> Tensor:
+            if not activation.requires_grad:  # the backward ends here
+                activation = activation.detach().requires_grad_()
+                sources.append(activation)
+            return maps.copy(name, activation, 0, self._axes[name][1])
+
+        with self.undisturbed(), torch.enable_grad(), constant_parameters(self.module):
+            tensor = self.to_tensor(inputs)
+            if gradient:
+                if not tensor.is_floating_point():
+                    raise ValueError("no gradient by token ids: they are integers; explain a network that takes floats")
+                sources.append(tensor.requires_grad_())
+            # A copy, because autograd refuses a network that begins by overwriting the very tensor we differentiate by.
+            logits = self._observe(inputs, layers, keep, tensor=tensor.clone())
+            assert logits is not None
+            scores = score_of(logits, classes)
+            # autograd.grad, because backward() would add to the .grad the optimiser is accumulating.
+            found = torch.autograd.grad(scores.sum(), sources, allow_unused=True) if scores.requires_grad else [None] * len(sources)
+        by_inputs = found[0] if gradient else None
+        missing = [name for name in layers if name not in maps.found] + (["input"] if gradient and by_inputs is None else [])
+        if missing:
+            raise ValueError(f"the logits do not depend on {missing}; layers run in the order {list(self.layers)}")
+        channels_last = None if by_inputs is None else torch_fullgrad.to_numpy(by_inputs.movedim(self._axis("input", by_inputs), -1))
+        return Attributions(torch_fullgrad.to_numpy(scores), channels_last, {}, {name: maps.found[name] for name in layers})
+
+    def _decomposed(
+        self, inputs: Array, classes: Int64, of: Part, layers: Sequence[str] = ()
+    ) -> tuple[Exact, dict[str, Any], Exact, dict[str, Float32]]:
         names = {module: name for name, module in _named_modules(self.module) if name and not isinstance(module, torch.jit.ScriptModule)}
 
         def forward(tensor: Tensor, told: torch_fullgrad.Calls) -> Tensor:
@@ -483,8 +539,9 @@ class TorchNetwork:
                 whole = not any(True for _ in module.children()) or type(module).__module__.startswith("torch.nn.")
                 return told.entered(_call_name(names[module], counts), args, kwargs, whole=whole)
 
-            def left(module: nn.Module, args: object, output: object) -> None:
-                told.left(output)
+            def left(module: nn.Module, args: object, output: object) -> object:
+                replaced = told.left(output, lambda call: (_first_tensor(output), *self._axes[call]) if call in layers else None)
+                return None if replaced is None else _replace_first(output, *replaced)
 
             handles = [module.register_forward_pre_hook(entered, with_kwargs=True) for module in names]
             try:
@@ -498,9 +555,9 @@ class TorchNetwork:
         with self.undisturbed():
             tensor = self.to_tensor(inputs)
             units = self._axis("input", tensor)
-            gradient, found, scores = torch_fullgrad.decomposed(self.module, forward, tensor, units, classes, of)
+            gradient, found, scores, maps = torch_fullgrad.decomposed(self.module, forward, tensor, units, classes, of)
         by_inputs: Exact = np.moveaxis(gradient, units, -1).copy()
-        return by_inputs, found, scores
+        return by_inputs, found, scores, maps
 
     def _differentiated(
         self, inputs: Array, names: Iterable[str], wrt: Sequence[str], score: Callable[[Mapping[str, Tensor]], Tensor]
@@ -638,10 +695,7 @@ class TorchNetwork:
         The activation comes with its batch first, wherever the layer has it. What `seen` returns takes its place
         downstream; `None` changes nothing.
         """
-        names = {layer.name for layer in self.describe(inputs)}
-        unknown = [name for name in layers if name not in names]
-        if unknown:
-            raise ValueError(self._unknown_layers(unknown))
+        self._check_layers(inputs, layers)
         wanted = set(layers)
         calls: dict[str, int] = {}
         modules = dict(_named_modules(self.module))
@@ -723,6 +777,11 @@ class TorchNetwork:
             first = next((m for m in self.module.modules() if next(m.parameters(recurse=False), None) is not None), None)
             return isinstance(first, _CHANNELS_FIRST)
         return ndim > 3
+
+    def _check_layers(self, inputs: Array, layers: Sequence[str]) -> None:
+        names = {layer.name for layer in self.describe(inputs)}
+        if unknown := [name for name in layers if name not in names]:
+            raise ValueError(self._unknown_layers(unknown))
 
     def _unknown_layers(self, unknown: Sequence[str]) -> str:
         reasons = [f"{name!r} cannot be observed: {self._refused[name]}" for name in unknown if name in self._refused]

@@ -9,11 +9,10 @@ of a convolution, nothing for a ReLU. Of all others it is computed in forward mo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +23,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from netlapse.backends import checked_classes
-from netlapse.types import BiasMagnitude, Exact, Int64, Magnitude
+from netlapse.backends import Part, half_precision
+from netlapse.backends.torch_maps import ActivationMaps, constant_parameters, score_of
+from netlapse.types import BiasMagnitude, Exact, Float32, Int64, Magnitude, Sizes
 
 # f(t x) = t f(x) for t > 0 in all tensors together, so that J x = f(x) and the bias is zero. Names as torch has them, which
 # name a function of torch.nn.functional and a method of a tensor alike. What is missing here is computed, and costs more.
@@ -54,7 +54,6 @@ _PERMUTING = ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdi
 _SIZES = (2, 3, 5, 7, 11, 13, 17, 19)  # of a tensor whose axes are told apart by their sizes
 
 Flat = list[Any]
-Part = Literal["values", "terms", "gradients", "gaps"]
 
 
 @dataclass(frozen=True)
@@ -88,16 +87,19 @@ class Operation:
 class Operations(TorchFunctionMode):
     """Meets the operations of one forward that depend on the input, and their gradients in the backward after it.
 
-    n     the number of inputs
-    made  (operation, gradient by its output) -> what is to be kept of them
+    n            the number of inputs
+    made         (operation, gradient by its output) -> what is to be kept of them
+    overwritten  is told of a tensor before an operation overwrites it
 
     Only what requires a gradient counts as depending on the input: see `decomposed`.
+    Raises ValueError where something of it is in half precision.
     """
 
-    def __init__(self, n: int, made: Callable[[Operation, Tensor], object]) -> None:
+    def __init__(self, n: int, made: Callable[[Operation, Tensor], object], overwritten: Callable[[Tensor], object]) -> None:
         super().__init__()
         self.n = n
         self._made = made
+        self._overwritten = overwritten
         self.exact = True  # whether all that was met is in float64
         self._calls = [""]
         self._layouts = WeakTensorKeyDictionary()
@@ -164,6 +166,8 @@ class Operations(TorchFunctionMode):
         before = [value.detach().clone() if isinstance(value, Tensor) else value for value in flat] if known is None and overwrites else flat
         source = flat[dependent[0]]
         given = [self.layout(flat[i]) for i in dependent]
+        if overwrites:
+            self._overwritten(args[0])
         returned = func(*args, **kwargs)
         outputs = [args[0]] if overwrites else tree_flatten(returned)[0]
         if not any(_depends(output) for output in outputs):
@@ -172,12 +176,17 @@ class Operations(TorchFunctionMode):
         for output, tangent in zip(outputs, tangents):
             if not _depends(output):
                 continue
+            self._check_precision(name, output)
             self.exact = self.exact and output.dtype == torch.float64
             layout = self._layouts[output] = _layout(func, name, args, kwargs, source, given, output, self.n)
             bias = known if known is not None else output.detach() if tangent is None else output.detach() - tangent
             if isinstance(bias, Tensor) and (constant or known is not None or bool(bias.any())):
                 self._wait(Operation(self.call, name.strip("_"), bias, constant or known is not None, layout), output, overwrites)
         return returned
+
+    def _check_precision(self, name: str, output: Tensor) -> None:
+        if output.dtype in (torch.float16, torch.bfloat16):
+            raise ValueError(half_precision(name, self.call, str(output.dtype).removeprefix("torch.")))
 
     def _wait(self, operation: Operation, output: Tensor, overwritten: bool) -> None:
         if overwritten and output._is_view():
@@ -241,9 +250,11 @@ class Audit:
 class Calls:
     """What a forward tells of the calls of its modules as they begin and end."""
 
-    def __init__(self, operations: Operations, audit: Audit | None) -> None:
+    def __init__(self, operations: Operations, audit: Audit | None, maps: ActivationMaps) -> None:
         self._operations = operations
         self._audit = audit
+        self._maps = maps
+        self._given: list[Flat] = []
         self._in_atom = False
 
     def entered(self, call: str, args: Any, kwargs: Any, *, whole: bool) -> tuple[Any, Any]:
@@ -251,6 +262,7 @@ class Calls:
         if self._in_atom:
             return args, kwargs
         outer = self._operations.call
+        self._given.append(tree_flatten((args, kwargs))[0])
         self._operations.entered(call, whole=whole)
         return (args, kwargs) if self._audit is None else tree_map(partial(self._audit.given, call, outer), (args, kwargs))  # type: ignore[return-value]
 
@@ -264,39 +276,53 @@ class Calls:
         finally:
             self._in_atom = False
 
-    def left(self, output: object) -> None:
-        """The call that began last ends with an output."""
+    def left(
+        self, output: object, watched: Callable[[str], tuple[Tensor | None, int, int] | None] = lambda call: None
+    ) -> tuple[Tensor, Tensor] | None:
+        """The call that began last ends with an output; returns a tensor of it, and what is to go on in its place. None: nothing is.
+
+        watched  (call) -> the activation whose map is asked for, its axis of the batch, and of units once that is first; None: none is
+        There is no map of what does not depend on the inputs.
+        """
         if self._in_atom:
-            return
-        call = self._operations.left()
+            return None
+        call, given = self._operations.left(), self._given.pop()
         if self._audit is not None:
             tree_map(partial(self._audit.returned, call, self._operations.call), output)
+        activation, batch, units = watched(call) or (None, 0, 0)
+        if activation is None or not activation.requires_grad:
+            return None
+        # What the call was given others have too; and of a view, what comes after may use the tensor it is a view of.
+        if activation._is_view() or any(value is activation for value in given):
+            return activation, self._maps.copy(call, activation, batch, units)
+        self._maps.watch(call, activation, batch, units)
+        return None
 
 
 def decomposed(
     module: nn.Module, forward: Callable[[Tensor, Calls], Tensor], tensor: Tensor, units: int, classes: Int64, of: Part
-) -> tuple[Exact, dict[str, Any], Exact]:
-    """The gradient by the inputs of the logit of each input's class, what is asked for of every bias, and these logits (n,).
+) -> tuple[Exact, dict[str, Any], Exact, dict[str, Float32]]:
+    """The gradient by the inputs of the logit of each input's class, what is asked for of every bias, these logits (n,), and class activation maps.
 
     forward  from the inputs to the logits of a module
     units    the axis of the inputs that is their units, which is the gradient's too
-    of       "values": (numpy (n, ..., u), whether it is an image's); "terms" and "gradients": BiasMagnitude; "gaps": (n,) by call
+    of       "values": (numpy (n, ..., u), whether it is an image's); "gaps": (n,) by call; else BiasMagnitude with these sizes
+    The maps are of the layers that `forward` shows and that depend on the inputs.
     """
     if not tensor.is_floating_point():
         raise ValueError("no full gradient by token ids: they are integers; explain a network that takes floats")
     n = len(tensor)
-    made = partial(_term, n=n) if of == "values" else _Magnitudes(n, "terms" if of == "gaps" else of)
-    operations = Operations(n, lambda operation, gradient: audit.met(operation, gradient) if audit else made(operation, gradient))
+    made = partial(_term, n=n) if of == "values" else _Magnitudes(n, () if of == "gaps" else of)
+    maps = ActivationMaps()
+    operations = Operations(n, lambda operation, gradient: audit.met(operation, gradient) if audit else made(operation, gradient), maps.preserve)
     audit = Audit(operations) if of == "gaps" else None
-    with torch.enable_grad(), _constant_parameters(module):
+    with torch.enable_grad(), constant_parameters(module):
         tensor = tensor.detach().requires_grad_()
-        operations.watch(tensor, units)
+        shown = tensor.clone()  # which the network may overwrite
+        operations.watch(shown, units)
         with operations:
-            logits = forward(tensor.clone(), Calls(operations, audit))  # a copy, which the network may overwrite
-        if logits.ndim != 2:
-            raise ValueError(f"the network's output has shape {tuple(logits.shape)}; expected (n, k), one score per class")
-        chosen = torch.tensor(checked_classes(classes, *logits.shape), device=logits.device)
-        score = logits.gather(1, chosen[:, None])[:, 0]
+            logits = forward(shown, Calls(operations, audit, maps))
+        score = score_of(logits, classes)
         if not score.requires_grad:
             raise ValueError(
                 "no full gradient: the logits do not depend on the inputs by anything that has a gradient; "
@@ -305,35 +331,22 @@ def decomposed(
         (gradient,) = torch.autograd.grad(score.sum(), tensor)
     if audit is not None:
         audit.account("", score.detach() - (gradient * tensor.detach()).flatten(1).sum(dim=1))
-    found = operations.found() if audit is None else {call: _numpy(gap) for call, gap in audit.gaps.items()}
-    return _numpy(gradient if operations.exact else gradient.float()), found, _numpy(score)
-
-
-@contextmanager
-def _constant_parameters(module: nn.Module) -> Iterator[None]:
-    """Nothing of the module requires a gradient inside, so that what does depends on the input; afterwards as before."""
-    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    try:
-        for parameter in learning:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
+    found = operations.found() if audit is None else {call: to_numpy(gap) for call, gap in audit.gaps.items()}
+    return to_numpy(gradient if operations.exact else gradient.float()), found, to_numpy(score), maps.found
 
 
 def _term(operation: Operation, gradient: Tensor, n: int) -> tuple[Exact, bool]:
     """(n, ..., u) gradient x bias, and whether it is that of an image."""
-    return _numpy(_arranged(gradient * operation.bias, operation.layout, n)), operation.layout.image
+    return to_numpy(_arranged(gradient * operation.bias, operation.layout, n)), operation.layout.image
 
 
 class _Magnitudes:
-    """The absolute value of gradient x bias, or of the gradient where there is a bias, without its units.
+    """The absolute values of gradient x bias, and of the gradient where there is a bias, without their units.
 
     All are computed in one piece of memory: fresh memory costs more than what is computed in it.
     """
 
-    def __init__(self, n: int, of: Magnitude) -> None:
+    def __init__(self, n: int, of: Collection[Magnitude]) -> None:
         self._n = n
         self._of = of
         self._memory = torch.empty(0)
@@ -341,19 +354,27 @@ class _Magnitudes:
     def __call__(self, operation: Operation, gradient: Tensor) -> BiasMagnitude:
         if not operation.layout.image:
             added = _arranged(gradient * operation.bias, operation.layout, self._n)
-            return BiasMagnitude(tuple(added.shape[1:]), _numpy(added.flatten(1).sum(dim=1)), _numpy(added.flatten(1).abs().sum(dim=1)))
+            return BiasMagnitude(tuple(added.shape[1:]), to_numpy(added.flatten(1).sum(dim=1)), to_numpy(added.flatten(1).abs().sum(dim=1)))
         shape = tuple(_arranged(gradient, operation.layout, self._n).shape[1:])
         size = torch.mul(gradient, operation.bias, out=self._room(gradient)).movedim(operation.layout.batch, 0)
         total = size.sum(dim=(1, 2, 3))
         mass = size.abs_().sum(dim=(1, 2, 3))
-        if self._of == "gradients":
+        sizes: dict[Magnitude, Sizes] = {}
+        if "terms" in self._of:
+            sizes["terms"] = self._sizes(size, operation.layout)
+        if "gradients" in self._of:
             size = torch.abs(gradient, out=self._room(gradient)).movedim(operation.layout.batch, 0)
             if not operation.constant:  # whether an input met a bias must not depend on the others of its batch
                 size *= operation.bias.movedim(operation.layout.batch, 0).flatten(1).any(dim=1)[:, None, None, None]
+            sizes["gradients"] = self._sizes(size, operation.layout)
+        return BiasMagnitude(shape, to_numpy(total), to_numpy(mass), sizes)
+
+    def _sizes(self, size: Tensor, layout: Layout) -> Sizes:
+        """Of absolute values with the batch first."""
         # Two passes, because aminmax, which takes one, is twenty times slower along an axis.
         low, high = size.amin(dim=(1, 2, 3)), size.amax(dim=(1, 2, 3))
-        over_units = _arranged(self._room(gradient), operation.layout, self._n).sum(dim=-1)
-        return BiasMagnitude(shape, _numpy(total), _numpy(mass), _numpy(over_units), _numpy(low), _numpy(high))
+        over_units = _arranged(size.movedim(0, layout.batch), layout, self._n).sum(dim=-1)
+        return Sizes(to_numpy(over_units), to_numpy(low), to_numpy(high))
 
     def _room(self, like: Tensor) -> Tensor:
         if self._memory.numel() < like.numel() or self._memory.dtype != like.dtype or self._memory.device != like.device:
@@ -374,7 +395,7 @@ def _arranged(tensor: Tensor, layout: Layout, n: int) -> Tensor:
     return rows if rows.shape[0] == n else rows.reshape(n, -1, *rows.shape[1:])
 
 
-def _numpy(tensor: Tensor) -> Exact:
+def to_numpy(tensor: Tensor) -> Exact:
     """In the precision of the network, but at least float32."""
     tensor = tensor.detach()
     return np.array((tensor if tensor.dtype == torch.float64 else tensor.float()).cpu().numpy(), order="C")
