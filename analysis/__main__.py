@@ -11,7 +11,8 @@ import json
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -24,12 +25,16 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from netlapse.analysis.relayout import Source, relayout
+from netlapse.analysis.streaming import Asked, Progress, Seen, note, streamed, wanting
+from netlapse.analysis.top_images import Fields, as_findings, square
 from netlapse.audit import audit
 from netlapse.backends import inntrospect
 from netlapse.cli import explained
 from netlapse.data.dataset import Dataset
+from netlapse.data.stream import Batch, Listing, Look, listing
 from netlapse.export import findings_to_inntrospect
 from netlapse.home import home, writable
+from netlapse.layers import select
 from netlapse.observer import Observer
 from netlapse.reanalysis import Done, prepare, reanalyse
 from netlapse.recompose import chosen, recomposed
@@ -38,8 +43,9 @@ from netlapse.schedule import Unit
 from netlapse.tracking.checkpoints import find, sha256
 from netlapse.tracking.folder import FolderTracker, packed, write
 from netlapse.tracking.memory import MemoryTracker
+from netlapse.tracking.names import plain_name
 from netlapse.tracking.probes import PROBE, from_bytes
-from netlapse.types import Network, ProbeSet, Tracker
+from netlapse.types import Findings, Network, ProbeSet, Tracker
 
 T = TypeVar("T")
 
@@ -147,6 +153,8 @@ def _into(cfg: DictConfig, asked: Iterable[str], tracker: Tracker | None, answer
         if cfg.audit:
             return _audited(cfg, tracker, Path(folder))
         work = _work(cfg, list(asked), tracker or MemoryTracker(), Path(folder))
+        if cfg.images.folder is not None:
+            return _images_shown(cfg, work, tracker)
         work.observer.fits(work.network, resume=tracker is not None)
         if tracker is not None:
             done = _analysed(cfg, work, answers)
@@ -374,6 +382,126 @@ def _recorded(cfg: DictConfig, tracker: Tracker, asked: Iterable[str]) -> Work:
     return Work(_observer(cfg, asked, probe, tracker), network, {cfg.step or 0: Path(str(cfg.activations))}, lambda path: None)
 
 
+# --------------------------------------------------------------------------------------------- images in a folder
+
+
+def _images_shown(cfg: DictConfig, work: Work, tracker: Tracker | None) -> bool:
+    """What units respond to most in a folder of images, recorded as an analysis of its own at each step."""
+    if tracker is None:
+        raise ValueError("run is null; name the run that what is found in the images is recorded in, as run=<id>")
+    options, name = cfg.images, str(cfg.images.name)
+    asked = _asked(cfg, work)
+    fields, about = _fields(cfg, asked), _about(cfg, asked)
+    unread: dict[int, str] = {}
+    found: dict[int, Findings] = {}
+    for step, seen, state in _streamed(cfg, work, asked, tracker):
+        if isinstance(seen, str):
+            unread[step] = seen
+            continue
+        found[step] = as_findings(
+            work.network, asked, seen, step, name=name, units=options.units, thumbnails=options.thumbnails, fields=fields, threads=options.threads
+        )
+        note(tracker, name)
+        tracker.log(name, step, found[step])
+        note(tracker, name, step, about)
+        state.unlink(missing_ok=True)
+    if found:
+        last = found[max(found)]
+        skipped, why = (last.arrays[part].tolist() for part in ("unread", "unread_why"))
+        if skipped or tracker.read(f"{name}_unread.json") is not None:
+            tracker.table(f"{name}_unread", {"file": skipped, "why": why})
+        rest = f"; {len(skipped):,} could not be read, see {name}_unread.json" if skipped else ""
+        print(f"Found {name} among {_counted(len(asked.images) - len(skipped), 'image')} at {_counted(len(found), 'checkpoint')}{rest}.")
+    elif not unread:
+        print(f"Nothing was missing of {name} at {_counted(len(work.checkpoints), 'checkpoint')}.")
+    print("\n".join([*(f"Not read, step {step}: {why}" for step, why in unread.items()), f"Recorded in {tracker.place}"]))
+    return not unread
+
+
+def _asked(cfg: DictConfig, work: Work) -> Asked:
+    """What is asked about the images, and of which layers."""
+    options, probe = cfg.images, work.observer.probe
+    if probe.inputs.ndim != 4:
+        raise ValueError(f"images.folder was given, and this network was shown inputs of shape {probe.inputs.shape[1:]}, which are no images")
+    if options.size is not None and (not OmegaConf.is_list(options.size) or len(options.size) != 2):
+        raise ValueError(f"images.size is {options.size}; expected [height, width]")
+    height, width = options.size or probe.inputs.shape[1:3]
+    shown = Look((int(height), int(width), probe.inputs.shape[3]), options.fit, _each(options.mean), _each(options.deviation))
+    layers = select(work.network.describe(probe.inputs[:2]), work.observer.layers, refused=work.network.refused)
+    return Asked(listing(str(options.folder)), shown, layers, options.k, options.by, work.observer.batch_size)
+
+
+def _streamed(cfg: DictConfig, work: Work, asked: Asked, tracker: Tracker) -> Iterator[tuple[int, Seen | str, Path]]:
+    options, run = cfg.images, Path(str(cfg.run))
+    steps = wanting(tracker, str(options.name), _about(cfg, asked), work.checkpoints, force=cfg.force)
+    if asked.images.others and steps:
+        print(f"passed over: {_counted(asked.images.others, 'file')} below {asked.images.root} not named as an image", file=sys.stderr)
+    record = hashlib.sha256(str(run.resolve() if run.exists() else run).encode()).hexdigest()[:16]
+    told: set[int] = set()
+    return streamed(
+        work.network,
+        asked,
+        work.checkpoints,
+        work.load,
+        writable(home() / "streams" / record / plain_name("an analysis", str(options.name))),
+        steps=steps,
+        save_every=options.save_every,
+        threads=options.threads,
+        anew=cfg.force,
+        progress=lambda step: _progress(asked.images, f"step {step}", told),
+    )
+
+
+@contextmanager
+def _progress(images: Listing, what: str, told: set[int]) -> Iterator[Progress]:
+    """Shows how many of the images were shown: a bar, or where nobody is looking a line for every tenth; and each that cannot be read, once."""
+    bar = tqdm(total=len(images), desc=what, unit="image", disable=None, dynamic_ncols=True)
+    done = tenth = 0
+
+    def progress(shown: Batch | Seen) -> None:
+        nonlocal done, tenth
+        if isinstance(shown, Seen) and shown.stop == len(images):  # what another process saw, it has told of
+            done, tenth = shown.stop, 10
+            told.update(shown.unread)
+        elif isinstance(shown, Seen) and shown.stop:
+            tqdm.write(f"{what}: going on after {shown.stop:,} of {len(images):,} images", file=sys.stderr)
+            bar.reset(len(images))
+            bar.initial = shown.stop
+        for index in sorted(shown.unread.keys() - told):
+            tqdm.write(f"skipped: {shown.unread[index]}", file=sys.stderr)
+            told.add(index)
+        bar.update(shown.stop - done)
+        done = shown.stop
+        if bar.disable and done * 10 // len(images) > tenth:
+            tenth = done * 10 // len(images)
+            print(f"{what}: {done:,} of {len(images):,} images", file=sys.stderr)
+
+    with bar:
+        yield progress
+
+
+def _fields(cfg: DictConfig, asked: Asked) -> Fields | None:
+    options = cfg.images
+    fields = Fields(options.occluder, options.stride, options.fill) if options.fields else None
+    if fields is not None:
+        square(asked.shown.shape, fields)
+    return fields
+
+
+def _about(cfg: DictConfig, asked: Asked) -> dict[str, object]:
+    """All that tells what is recorded of images from another such question."""
+    drawn = ("units", "thumbnails", "fields", *(("occluder", "stride", "fill") if cfg.images.fields else ()))
+    return asked.about | {key: cfg.images[key] for key in drawn}
+
+
+def _each(values: Any) -> tuple[float, ...]:
+    return () if values is None else tuple(float(value) for value in (values if OmegaConf.is_list(values) else [values]))
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
 # --------------------------------------------------------------------------------------------------- jobs side by side
 
 
@@ -388,6 +516,10 @@ def _ask(cfg: DictConfig, asked: Mapping[str, object]) -> None:
         work = _work(cfg, list(asked), tracker, Path(folder))
         task = {"config": OmegaConf.to_yaml(cfg), "asked": list(asked), "steps": list(work.checkpoints)}
         write(where / f"job-{uuid.uuid4().hex}.json", json.dumps(task).encode())
+        if cfg.images.folder is not None:
+            for _ in _streamed(cfg, work, _asked(cfg, work), tracker):
+                pass  # the state is kept, and found when all is put together
+            return
         work.observer.fits(work.network, resume=cfg.run is not None)
         prepare(work.observer, work.network, work.checkpoints, work.load, where, force=cfg.force)
 

@@ -27,7 +27,8 @@ class UnitRow:
 
     name, about   its name, and lines about it
     images        (k, h, w, 1 or 3) its top inputs         outlines  (k, h, w) True inside of its field in each
-    field         (h, w) its field as a share of the activation, at the images' scale with the unit in the middle; NaN where unknown
+    field         (h, w) its field as a share of the activation, at the images' scale with the unit in the middle; NaN where unknown;
+                  None in all rows: nothing was asked about fields, and there is no place for them
     missing       why there is no field, in a word or two; "" where there is one
     """
 
@@ -35,7 +36,7 @@ class UnitRow:
     about: Sequence[str]
     images: Float64
     outlines: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
-    field: Float64
+    field: Float64 | None = None
     missing: str = ""
 
 
@@ -49,20 +50,21 @@ def montage(rows: Sequence[UnitRow], title: str, note: str = "") -> UInt8:
     shown = np.concatenate([row.images.ravel() for row in rows])
     finite = shown[np.isfinite(shown)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-    h, w = rows[0].field.shape
+    h, w = rows[0].outlines.shape[1:]
     step = max(1, -(-max(h, w) // (TILE + TILE // 2)))
     factor = max(1, round(TILE * step / max(h, w)))
     tall, wide = -(-h // step) * factor, -(-w // step) * factor
     k = max(len(row.images) for row in rows)
     across = render.GAP + wide
     label = "share of the activation that covering takes"
+    fields = any(row.field is not None for row in rows)
     left = render.MARGIN + ABOUT
-    width = max(ABOUT + (k + 1) * across + render.GAP, render._bar_width(label))
+    width = max(ABOUT + (k + 1) * across + render.GAP, render._bar_width(label)) if fields else ABOUT + max(k, 4) * across
     heading, said = render._paragraph(title, width, render.TITLE), render._paragraph(note, width, render.SMALL) if note else None
     top = render.MARGIN + len(heading) + (len(said) if said is not None else 0) + render.GAP
     line = render._line(render.SMALL)
     pitch = max(tall, 4 * line) + render.GAP
-    page = render._blank(top + line + len(rows) * pitch + render._bar_height() + render.MARGIN, width + 2 * render.MARGIN)
+    page = render._blank(top + line + len(rows) * pitch + fields * render._bar_height() + render.MARGIN, width + 2 * render.MARGIN)
     render._stamp(page, heading, render.MARGIN, render.MARGIN)
     if said is not None:
         render._stamp(page, said, render.MARGIN + len(heading), render.MARGIN)
@@ -71,7 +73,8 @@ def montage(rows: Sequence[UnitRow], title: str, note: str = "") -> UInt8:
     render._stamp(
         page, render._text(render._shortened("top inputs, the strongest first", k * across, render.SMALL), render.SMALL), top, left + render.GAP
     )
-    render._centre(page, render._text("field", render.SMALL), top, last, wide)
+    if fields:
+        render._centre(page, render._text("field", render.SMALL), top, last, wide)
     pictures: list[tuple[int, int, UInt8]] = []
     for place, row in enumerate(rows):
         y = top + line + place * pitch
@@ -84,12 +87,15 @@ def montage(rows: Sequence[UnitRow], title: str, note: str = "") -> UInt8:
             inside = outline[::step, ::step].repeat(factor, axis=0).repeat(factor, axis=1)
             tile[binary_dilation(inside) & ~binary_erosion(inside, border_value=1)] = OUTLINE
             pictures.append((y, left + render.GAP + rank * across, tile))
+        if row.field is None:
+            continue
         field = render.diverging(row.field[::step, ::step], 1.0).repeat(factor, axis=0).repeat(factor, axis=1)
         page[y - 1 : y + tall + 1, last - 1 : last + wide + 1] = render._FRAME
         page[y : y + tall, last : last + wide] = render.MISSING if row.missing else field
         if row.missing:
             render._centre(page, render._text(render._shortened(row.missing, wide, render.SMALL), render.SMALL), y + (tall - line) // 2, last, wide)
-    render._colour_bar(page, top + line + len(rows) * pitch, ("-100 %", "0", "100 %"), label)
+    if fields:
+        render._colour_bar(page, top + line + len(rows) * pitch, ("-100 %", "0", "100 %"), label)
     picture = render._coloured(page, render.palette(render.BLUE_WHITE_RED))
     for y, x, tile in pictures:
         picture[y : y + tall, x : x + wide] = tile

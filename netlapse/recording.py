@@ -36,7 +36,8 @@ _OF_UNITS = ("group", "unit")
 _AXES = {
     **dict.fromkeys(("profile", "first", "contrast", "variance", "error", "sparsity", "highest", "low", "high"), _OF_UNITS),
     "constant": ("unit",),
-    "top": ("unit", "rank"),
+    **dict.fromkeys(("top", "top_values"), ("unit", "rank")),
+    "top_positions": ("unit", "rank", "coordinate"),
     "positions": ("unit", "coordinate"),
     "samples": ("input", "coordinate"),
     **dict.fromkeys(("maps", "maps_first"), ("input", "row", "column")),
@@ -49,6 +50,10 @@ _AXES = {
     "panel_chosen": ("chosen", "row", "column", "channel"),
     **dict.fromkeys(("inputs_chosen", "why_chosen", "labels_chosen", "predictions_chosen", "confidence_chosen", "classes_chosen"), ("chosen",)),
     "predictions_probe": ("probe",),
+    # Of images in a folder.
+    **dict.fromkeys(("ids", "indices"), ("image",)),
+    "thumbnails": ("image", "row", "column", "channel"),
+    **dict.fromkeys(("unread", "unread_why"), ("unread",)),
 }
 _POSITIONS = {3: ("token",), 4: ("row", "column")}  # between group and unit, of an array of so many axes
 

@@ -282,7 +282,8 @@ def test_what_is_in_a_batch_depends_on_the_listing_alone_so_a_stream_can_be_gone
             np.testing.assert_array_equal(mine.indices, theirs.indices)
             np.testing.assert_array_equal(mine.inputs, theirs.inputs, strict=True)
             assert mine.unread == theirs.unread
-    assert list(batches(images, COLOUR, batch_size=len(images), start=len(images))) == []
+    assert list(batches(images, COLOUR, batch_size=5, start=len(images))) == []
+    assert len(images) % 5
 
 
 def test_a_file_that_has_gone_since_it_was_listed_ends_the_stream(tree: Path) -> None:

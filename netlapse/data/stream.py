@@ -159,7 +159,7 @@ def batches(images: Listing, look: Look, *, batch_size: int = 64, threads: int =
     """
     if batch_size < 1 or threads < 1:
         raise ValueError(f"images were asked for in batches of {batch_size} by {threads} threads; expected at least 1 each")
-    if start % batch_size:
+    if start % batch_size and start != len(images):
         raise ValueError(f"a stream was asked to go on at image {start}, and batches of {batch_size} begin at multiples of {batch_size}")
     pool = ThreadPoolExecutor(threads)
     waiting: deque[tuple[int, list[Future[UInt8 | str]]]] = deque()
