@@ -26,6 +26,7 @@ BENCHMARKS = {
     "motion": "1",
     "fullgrad": "1",
     "attributions": "1",
+    "occlusion": "1",
     "render": "1",
     "server": "1",
     "training": None,

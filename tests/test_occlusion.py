@@ -70,6 +70,19 @@ class Odd(nn.Module):
         return self.end(y + F.max_pool2d(y, 3, 1, 1))
 
 
+class Overwritten(nn.Module):
+    """What a convolution was given is overwritten afterwards: it was given what was there before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start, self.inner, self.end = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.start(x)
+        y = self.inner(x)
+        return self.end(y + x.sigmoid_())
+
+
 class Gate(nn.Module):
     """Squeeze and excitation: what all positions see is given back to each, so that whole tensors are computed from there."""
 
@@ -92,6 +105,7 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "resnet18": (lambda: resnet18((40, 36, 3), 5, width=4), (40, 36, 3)),
     "cnn": (lambda: cnn((24, 20, 3), 5), (24, 20, 3)),
     "odd": (Odd, (22, 19, 3)),
+    "overwritten": (Overwritten, (15, 14, 3)),
     "gate": (Gate, (17, 19, 3)),
     "dilated": (stack(nn.Conv2d(3, 4, 3, dilation=3), nn.Conv2d(4, 3, (2, 3), dilation=(2, 1), padding=(1, 2))), (21, 23, 3)),
     "strides with gaps": (stack(nn.Conv2d(3, 4, 2, stride=3), nn.Conv2d(4, 4, 1, stride=2), nn.Conv2d(4, 4, 3, padding=1)), (32, 29, 3)),

@@ -438,7 +438,7 @@ def _run(program: Program, boxes: Mapping[int, Boxes], batch: Int64, whole: set[
     for step in program.steps:
         inputs = {number: known[number] for number in step.operation.inputs}
         if step.output in whole:
-            found = Cells(None, _apply(step, {number: _whole(program, number, cells, len(batch)) for number, cells in inputs.items()}))
+            found = Cells(None, step.operation({number: _whole(program, number, cells, len(batch)) for number, cells in inputs.items()}))
         elif step.windows:
             found = _slid(program, step, inputs, Layout(boxes[step.output].take(batch), device))
         else:
@@ -465,13 +465,6 @@ def _whole(program: Program, number: int, cells: Cells, p: int) -> Tensor:
     rows, columns = cells.layout.places
     full[(cells.layout.of * (h * w) + rows * w + columns).long()] = _under(program, number, cells, cells.layout)
     return full.view(p, h, w, c).permute(0, 3, 1, 2)
-
-
-def _apply(step: Step, values: Mapping[int, Tensor]) -> Tensor:
-    if step.operation.overwrites:
-        values = {number: value.clone() for number, value in values.items()}
-    found: Tensor = step.operation(values)
-    return found
 
 
 def _under(program: Program, number: int, cells: Cells, layout: Layout) -> Tensor:
@@ -576,7 +569,7 @@ def _elementwise(program: Program, step: Step, inputs: Mapping[int, Cells], boxe
         return Cells(layout, torch.relu(value))
     if operation.name in _TOGETHER:
         return Cells(layout, torch.cat([values[number] for number in operation.inputs], 1))
-    found = _apply(step, {number: value[:, :, None, None] for number, value in values.items()})
+    found = step.operation({number: value[:, :, None, None] for number, value in values.items()})
     return Cells(layout, found[:, :, 0, 0])
 
 
