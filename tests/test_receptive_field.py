@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from netlapse.analysis.receptive_field import corners, discrepancy_maps, field_numbers, recentred, receptive_fields, top_images
-from netlapse.analysis.receptive_field.fields import ReceptiveFields, centres
+from netlapse.analysis.receptive_field.fields import ReceptiveFields, centres, largest_diameter
 from netlapse.backends.torch import TorchNetwork
 from netlapse.types import Array, Field, Float32, Float64
 
@@ -186,6 +186,27 @@ def test_the_ratio_is_to_all_places_where_the_occluder_touches_the_theoretical_f
     found = replace(field([field_], occluder=3), theory=Field((5, 5), (1, 1), (0, 0)))
     assert field_numbers(found, (11, 11))["ratio"][0] == pytest.approx(1 / 46)
     assert np.isnan(field_numbers(replace(found, theory=None), (11, 11))["ratio"][0])
+
+
+def test_no_field_is_wider_than_what_theory_and_the_occluder_allow() -> None:
+    beyond = 0
+    for occluder, stride in ((4, 2), (3, 3), (2, 1)):
+        for layer in ("1", "2", "4"):
+            found = receptive_fields(small(), images(24), layer, k=3, occluder=occluder, stride=stride)
+            assert found.theory is not None
+            grid = (found.fields.shape[1] + 1) // 2, (found.fields.shape[2] + 1) // 2
+            bound = largest_diameter(found.theory, occluder, stride, grid)
+            numbers = field_numbers(found, (12, 10))
+            assert np.nanmax(numbers["diameter"]) <= bound
+            beyond += int((numbers["ratio"] > 1).sum())
+    assert beyond > 0  # so that the stride which interpolation adds takes part
+
+
+def test_the_largest_diameter_is_of_the_disc_as_large_as_the_places_that_can_hold_anything() -> None:
+    theory = Field((3, 5), (1, 1), (0, 0))
+    # |d| < 3.5 + 2 rows, < 4.5 + 2 columns, at multiples of 2: 5 x 7 places of 4 square pixels; then of few occluders.
+    assert largest_diameter(theory, 4, 2, (13, 13)) == pytest.approx(2 * np.sqrt(35 * 4 / np.pi))
+    assert largest_diameter(theory, 4, 2, (2, 1)) == pytest.approx(2 * np.sqrt(3 * 4 / np.pi))
 
 
 def test_recentring_is_linear_between_occluders_and_exact_on_them() -> None:

@@ -167,6 +167,20 @@ def field_numbers(found: ReceptiveFields, image: tuple[int, int]) -> Mapping[str
         return {**numbers, "ratio": np.where(reachable > 0, places / reachable, np.nan)}
 
 
+def largest_diameter(theory: Field, occluder: int, stride: int, grid: tuple[int, int]) -> float:
+    """Which `diameter` no unit that sees no more than its theoretical field can exceed, whatever it responds to.
+
+    grid   the rows and columns of occluders; a field has 2 rows - 1 by 2 columns - 1 places
+
+    Between occluders a moved map is linear, so that what one at the very edge takes may lie almost a stride farther out: a field may
+    be larger than the places at which an occluder can touch, which `ratio` counts.
+    """
+    many = 1
+    for axis, n in enumerate(grid):
+        many *= int((np.abs(np.arange(-(n - 1), n) * stride) < (theory.size[axis] + occluder) / 2 + stride).sum())
+    return float(2 * np.sqrt(many * stride**2 / np.pi))
+
+
 def _touching(found: ReceptiveFields, theory: Field) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     """Displacements at which the occluder and the theoretical field overlap."""
     near = []
