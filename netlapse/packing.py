@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ NO_SHARE = 255
 """Stands for no value among uint8."""
 
 Json = object
+_Item = TypeVar("_Item")
 
 
 def packed(values: Array) -> dict[str, Json]:
@@ -94,3 +96,13 @@ def rows_at(steps: Iterable[int], having: Sequence[int]) -> list[int]:
 def rounded(value: float) -> float:
     """Seven digits are enough for the page."""
     return value if isinstance(value, int) else float(f"{value:.7g}")
+
+
+def evenly(items: Sequence[_Item], many: int) -> list[_Item]:
+    """So many of the items, at most all, the first and the last among them."""
+    return [items[i] for i in np.unique(np.rint(np.linspace(0, len(items) - 1, min(many, len(items)))).astype(np.int64)).tolist()]
+
+
+def left_out(steps: Sequence[int], found: Iterable[int], kept: Iterable[int]) -> list[int]:
+    """The steps, counted among those of the run, that were recorded and are not on the page."""
+    return [steps.index(step) for step in sorted({*found} - {*kept})]

@@ -11,7 +11,7 @@ from itertools import groupby
 
 import numpy as np
 
-from netlapse.packing import Json, grey_levels, packed, reduced, rounded, rows_at
+from netlapse.packing import Json, evenly, grey_levels, left_out, packed, reduced, rounded, rows_at
 from netlapse.recording import Recording
 from netlapse.types import Array, Float64, Int64, ProbeSet, UInt8
 
@@ -47,7 +47,7 @@ def saliency(recording: Recording, probe: ProbeSet | None) -> dict[str, Json] | 
     low, high = _range(panel)
     return {
         "at": rows_at(recording.steps, steps),
-        "left_out": _left_out(recording, found, steps),
+        "left_out": left_out(recording.steps, found, steps),
         "size": list(panel.shape[1:3]),
         "side": side,
         "panel": packed(grey_levels(panel, side, low, high)),
@@ -126,7 +126,7 @@ def _chosen(recording: Recording, by_step: Mapping[int, Arrays], shapes: Mapping
     before = dict(zip(found[1:], found))
     return {
         "at": rows_at(recording.steps, steps),
-        "left_out": _left_out(recording, found, steps),
+        "left_out": left_out(recording.steps, found, steps),
         "side": side,
         "inputs": list(numbers),
         "pictures": packed(grey_levels(shown, side, *_range(shown))),
@@ -203,18 +203,8 @@ def _fitting(steps: Sequence[int], size: Callable[[int, Sequence[int]], int], ro
     for side in SIDES:
         if size(side, steps) * 4 / 3 <= room:
             return side, list(steps)
-    fewer = (_evenly(steps, many) for many in range(len(steps) - 1, 1, -1))
-    return SIDES[-1], next((kept for kept in fewer if size(SIDES[-1], kept) * 4 / 3 <= room), _evenly(steps, 2))
-
-
-def _evenly(steps: Sequence[int], many: int) -> list[int]:
-    """So many of the steps, at most all, the first and the last among them."""
-    return [steps[i] for i in np.unique(np.rint(np.linspace(0, len(steps) - 1, many)).astype(np.int64)).tolist()]
-
-
-def _left_out(recording: Recording, found: Sequence[int], kept: Sequence[int]) -> list[int]:
-    """The steps, counted among those of the run, that were recorded and are not on the page."""
-    return [recording.steps.index(step) for step in sorted({*found} - {*kept})]
+    fewer = (evenly(steps, many) for many in range(len(steps) - 1, 1, -1))
+    return SIDES[-1], next((kept for kept in fewer if size(SIDES[-1], kept) * 4 / 3 <= room), evenly(steps, 2))
 
 
 def _pixels(shape: Sequence[int], side: int) -> int:
