@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 import netlapse
@@ -124,12 +125,16 @@ def test_the_lines_for_ones_own_script_and_the_additions_run(own_place: Path) ->
     assert "saliency/similarity/gradient_times_input" in scalars
 
 
-DOCS = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "reanalysis.md").read_text(), flags=re.DOTALL)
+DOCS = [
+    block
+    for page in ("reanalysis", "units")
+    for block in re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), flags=re.DOTALL)
+]
 
 
 @pytest.fixture(scope="module")
 def old_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A home with a run in it, its checkpoints, a place to export to, and activations that somebody recorded."""
+    """A home with a run in it, its checkpoints, a place to export to, activations that somebody recorded, and photographs."""
     from netlapse.backends.torch import TorchNetwork
     from netlapse.export import activations_to_inntrospect
     from netlapse.models.torch import cnn
@@ -137,7 +142,12 @@ def old_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
     home = tmp_path_factory.mktemp("old")
     data = digits()
-    places = {"NETLAPSE_HOME": str(home), "EXPORT": str(home / "export"), "ACTIVATIONS": str(home / "activations")}
+    places = {"NETLAPSE_HOME": str(home), "EXPORT": str(home / "export"), "ACTIVATIONS": str(home / "activations"), "PHOTOS": str(home / "photos")}
+    for i, pixels in enumerate(data.test_inputs[:40, :, :, 0]):
+        place = home / "photos" / f"day {i % 3}" / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 255).astype("uint8")).resize((20, 15)).save(place)
+    (home / "photos" / "broken.jpg").write_text("no image")
     activations_to_inntrospect(
         TorchNetwork(cnn(data.input_shape, 10, channels=(4, 8), hidden=16)), from_data(data, per_class=3), "auto", places["ACTIVATIONS"]
     )
