@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -363,3 +365,26 @@ def test_the_commands_of_the_docs_do_what_they_say(tmp_path: Path, own_place: Pa
         assert result.returncode == 0, result.stdout + result.stderr
         places.setdefault("RUN", result.stdout.split("Recorded in run ")[-1].split()[0])
     assert (tmp_path / "sanity.pdf").stat().st_size > 10_000
+
+
+def test_a_verdict_goes_by_the_interval_and_not_by_its_middle() -> None:
+    said = [checks._randomised(np.array(kept), 0.5) for kept in ([0.4, 0.3, 0.45], [0.4, 0.3, 0.6], [0.6, 0.4, 0.7], [0.6, 0.55, 0.7], [np.nan] * 3)]
+    assert said == ["pass", "undecided", "undecided", "fail", "undecided"]
+
+
+def test_logits_that_a_shift_moves_are_measured_against_the_largest_and_silence_the_check() -> None:
+    class Unshifted:
+        """A network whose shift is made up for nowhere."""
+
+        def outputs(self, images: Float32) -> Float32:
+            return images.sum(axis=(1, 2, 3))[:, None] * np.array([[1.0, -3.0]], np.float32)
+
+        def shifted(self, shift: Float32) -> AbstractContextManager[None]:
+            return nullcontext()
+
+    images = np.full((2, 2, 2, 1), 0.5, np.float32)
+    network = cast(Network, Unshifted())
+    missed = checks._missed(network, images, np.float32(0.25), network.outputs(images), 1)
+    assert float(missed) == pytest.approx(0.25 * 4 * 3 / (2.0 * 3))
+    assert "miss those of the inputs by 0.5 of the largest" in checks._why_not_shifted(missed)
+    assert not checks._why_not_shifted(np.asarray(1e-5))
