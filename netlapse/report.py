@@ -19,6 +19,9 @@ error      (s, g, u) uint8 per layer: the profile's standard error = (number / 2
 constant   (s, u) uint8 per layer: 1 where the unit does one and the same for all inputs
 clusters   per layer and step: the groups' order (g,) by `netlapse.analysis.groups`, and the tree (m - 1, 3) of those with inputs
 top        (s, u, m) per layer: the unit's top inputs, as places in `inputs`; one past the last where there are fewer
+responds   per layer what `receptive_field` found, its top inputs and where in them, classes and numbers; of its `fields`
+           share (s, m, r, c) int8: what covering takes from the unit = number / 127 of its activation, -128 where unknown, the places
+           around the middle that are drawn; inside (s, m, bits) those within the outline, of `extent` rows and columns
 
 The exact values stay in the findings. Contrast and mean travel apart so that a contrast of exactly zero stays zero and
 a small contrast survives beside a large activation.
@@ -44,6 +47,7 @@ from netlapse.packing import Json, indices, packed, places, quantised, roots, ro
 from netlapse.recording import Recording
 from netlapse.report_inputs import Inputs
 from netlapse.report_saliency import DENSITY_LIMIT, saliency
+from netlapse.report_units import responses
 from netlapse.types import Array, Findings, Float64, Int64, ProbeSet
 
 LIMIT = 50_000_000  # bytes; MLflow's artifact viewer shows nothing larger
@@ -62,6 +66,8 @@ _SCRIPTS = (
     "maps.js",
     "units.js",
     "inputs.js",
+    "fields.js",
+    "cards.js",
     "regions.js",
     "order.js",
     "samples.js",
@@ -79,6 +85,7 @@ _OPTIONAL = {
     "standard errors": "error",
     "shares of inputs that activate a unit": "sparsity",
     "maps of inputs": "samples",
+    "what units respond to": "responds",
     "top inputs": "top",
 }
 """What a page that would be too large is drawn without, in this order: in words, and by its key."""
@@ -144,6 +151,9 @@ def _without(document: Mapping[str, Json], key: str) -> bool:
 def _document(recording: Recording, probe: ProbeSet | None) -> dict[str, Json]:
     geometries = _Geometries()
     profiles, inputs = _profiles(recording, geometries)
+    responding = responses(recording, profiles["layers"], inputs, probe)
+    for layer in profiles["layers"]:
+        layer["responds"] = responding.get(str(layer["name"]))
     repeated = {*_laying_out(recording)} - {layout["analysis"] for layout in profiles["layouts"]}
     return {
         "schema": 1,

@@ -17,12 +17,14 @@ from netlapse.types import Array, Findings, Float64, Int64, ProbeSet, UInt8
 PICTURE_SIDE = 48  # pixels of a picture of an input; larger ones are averaged down
 PICTURE_BYTES = 1_200_000  # of all pictures together, so that a default run stays under 3 MB
 SAMPLES = "samples"
+RESPONSES = "receptive_field"  # the analysis that finds what units respond to
 
 
 class Inputs:
     """The inputs that the page names, and how they are numbered on it.
 
-    top       layer -> step -> (u, m) the probe's inputs of the highest activation, -1 where there are fewer
+    top       layer -> step -> (u, m) the probe's inputs of the highest mean activation, -1 where there are fewer
+    labels    (n,) of the whole probe, as far as an analysis noted them; None where none did
     samples   step -> what the analysis `samples` found, of the same inputs at each
     """
 
@@ -31,7 +33,10 @@ class Inputs:
             layer: {step: np.asarray(f.arrays[f"top/{layer}"], np.int64) for step, f in nap.items() if f"top/{layer}" in f.arrays} for layer in layers
         }
         self.samples = _of_the_same_inputs(recording.findings.get(SAMPLES, {}))
+        responses = [findings.arrays for _, findings in sorted(recording.findings.get(RESPONSES, {}).items())]
+        self.labels = next((np.asarray(arrays["labels"], np.int64) for arrays in reversed(responses) if "labels" in arrays), None)
         shown = [tops.ravel() for by_step in self.top.values() for tops in by_step.values()]
+        shown += [np.asarray(arrays[f"top/{layer}"], np.int64).ravel() for arrays in responses for layer in self.top if f"top/{layer}" in arrays]
         shown += [np.asarray(f.arrays["inputs"], np.int64) for f in self.samples.values()]
         every = np.concatenate(shown) if shown else np.zeros(0, np.int64)
         self.at, counts = np.unique(every[every >= 0], return_counts=True)
@@ -61,7 +66,7 @@ class Inputs:
         return {
             "at": self.at.tolist(),
             "ids": np.asarray(shown.ids).tolist() if shown is not None else None,
-            "labels": shown.labels.tolist() if shown is not None else None,
+            "labels": shown.labels.tolist() if shown is not None else self.labels[self.at].tolist() if self.labels is not None else None,
             "groups": [_place(groups, shown.class_names[k]) for k in shown.labels.tolist()] if by_label and shown is not None else None,
             "shape": list(shown.inputs.shape[1:]) if shown is not None else None,
             "pictures": None if probe is None else self._pictures(probe),

@@ -231,3 +231,64 @@ def _manifest(groups: int, layers: dict[str, int], side: int, channels: int) -> 
         "failures": [],
         "events": [{"step": 3, "text": "learning rate 0.01 → 0.001"}, {"step": 7, "text": "best validation accuracy so far"}],
     }
+
+
+def with_responses(
+    run: Recording,
+    probe: ProbeSet,
+    *,
+    layers: dict[str, tuple[int, int]],
+    k: int = 3,
+    occluder: int = 4,
+    stride: int = 2,
+    theory: tuple[int, int, int] | None = (5, 2, -1),
+    limit: int | None = None,
+    fields: bool = True,
+    dead: dict[int, tuple[int, ...]] | None = None,
+    seed: int = 0,
+) -> Recording:
+    """What `receptive_field` would note of units of layers (rows, columns) of positions: arbitrary fields, all numbers free.
+
+    theory   size, stride and offset along both axes          dead   step -> units
+    """
+    rng = np.random.default_rng(seed)
+    h, w = probe.inputs.shape[1:3]
+    r, c = (2 * ((size - occluder) // stride + 1) - 1 for size in (h, w))
+    found = {}
+    for step, nap in run.findings["nap"].items():
+        arrays: dict[str, object] = {"labels": probe.labels, "occluder": np.asarray(occluder), "stride": np.asarray(stride)}
+        for layer, positions in layers.items():
+            u = nap.arrays[f"profile/{layer}"].shape[1]
+            top = np.stack([rng.choice(len(probe.labels), k, replace=False) for _ in range(u)])
+            gone = np.isin(np.arange(u), (dead or {}).get(step, ()))
+            counts = np.stack([np.bincount(labels, minlength=int(probe.labels.max()) + 1) for labels in probe.labels[top]])
+            arrays |= {f"top/{layer}": top, f"top_values/{layer}": np.sort(rng.gamma(2, 1, (u, k)))[:, ::-1].astype(np.float32)}
+            arrays[f"top_positions/{layer}"] = np.stack([rng.integers(0, size, (u, k)) for size in positions], axis=2)
+            arrays[f"class/{layer}"] = np.where(gone, -1, counts.argmax(axis=1))
+            arrays[f"purity/{layer}"] = np.where(gone, np.nan, counts.max(axis=1) / k)
+            arrays[f"since/{layer}"] = rng.integers(0, step + 1, u)
+            arrays[f"stability/{layer}"] = np.where(gone | (step == 0), np.nan, rng.integers(0, k + 1, u) / k)
+            if not fields:
+                continue
+            units = np.arange(u) if limit is None else np.linspace(0, u - 1, limit).round().astype(np.int64)
+            y, x = np.mgrid[-(r // 2) : r // 2 + 1, -(c // 2) : c // 2 + 1]
+            at = rng.normal(0, 1.5, (2, len(units), 1, 1))
+            bump = np.exp(-((y - at[0]) ** 2 + (x - at[1]) ** 2) / (2 + 2 * step)) + rng.normal(0, 0.12, (len(units), r, c))
+            bump[:, : r // 4] = np.nan
+            bump[gone[units]] = np.nan
+            arrays |= {f"units/{layer}": units, f"fields/{layer}": (rng.uniform(0.2, 3, (len(units), 1, 1)) * bump).astype(np.float32)}
+            numbers = {"area": (4, 200), "diameter": (2, 20), "eccentricity": (0, 1), "offset": (0, 4), "ratio": (0, 1.4)}
+            for name, (low, high) in numbers.items():
+                arrays[f"{name}/{layer}"] = np.where(gone[units], np.nan, rng.uniform(low, high, len(units)))
+            if theory is not None:
+                arrays[f"theory/{layer}"] = np.array([theory, theory])
+        found[step] = Findings({name: np.asarray(values) for name, values in arrays.items()})
+    manifest = {
+        **run.manifest,
+        "probe": {"inputs": len(probe.labels), "hash": probe.hash, "grouping": "by_label", "shape": list(probe.inputs.shape[1:])},
+    }
+    described = [
+        {**one, "shape": [*layers[one["name"]], one["shape"][-1]]} if one["name"] in layers else one  # type: ignore[index]
+        for one in run.manifest["layers"]  # type: ignore[attr-defined]
+    ]
+    return Recording(manifest | {"layers": described}, {**run.findings, "receptive_field": found})

@@ -16,8 +16,9 @@ function shortened(text, room) {
   return text.slice(0, keep) + "…";
 }
 
-// series: [{name, tone, steps, values, strong, chance}], `chance` what a thin dashed line without a label is of; `zero` keeps zero on the axis. -> {node, show()}
-function lineChart({ series, width, height, label, zero = false, bounds = null, digits = 3 }) {
+// series: [{name, tone, steps, values, strong, chance}], `chance` what a thin dashed line without a label is of; `band` {name, tone, steps, low, high}
+// is a ground between two courses; `zero` keeps zero on the axis. -> {node, show()}
+function lineChart({ series, width, height, label, zero = false, bounds = null, digits = 3, band = null }) {
   const finite = series.flatMap((s) => s.values.filter((v) => v !== null && !Number.isNaN(v)));
   if (!finite.length) return { node: make("p", { class: "missing" }, "undefined at every step"), show() {} };
   const room = Math.min(Math.max(...series.map((s) => textWidth(s.name))), width * 0.26);
@@ -47,6 +48,7 @@ function lineChart({ series, width, height, label, zero = false, bounds = null, 
   const cursor = draw("line", { class: "cursor", y1: y1 - 4, y2: y0 });
   node.append(cursor);
 
+  if (band) node.append(drawnBand(band, px, py));
   const lines = series.map((s) => drawnLine(node, s, px, py));
   placeLabels(lines, y1, y0, height);
   for (const line of lines) {
@@ -93,6 +95,15 @@ function described(label, series) {
     return finite.length ? `${s.name}${s.chance ? `, ${s.chance},` : ""} from ${format(finite[0])} to ${format(finite[finite.length - 1])}` : `${s.name} undefined`;
   });
   return `${label}: ${ends.join("; ")}`;
+}
+
+// In pieces, where steps have no values.
+function drawnBand({ name, tone, steps: at, low, high }, px, py) {
+  const pieces = [[]];
+  at.forEach((_, i) => (low[i] === null ? pieces.push([]) : pieces[pieces.length - 1].push(i)));
+  const place = (i, values) => `${px(at[i]).toFixed(1)},${py(values[i]).toFixed(1)}`;
+  const outline = (piece) => `M${[...piece.map((i) => place(i, high)), ...[...piece].reverse().map((i) => place(i, low))].join("L")}Z`;
+  return draw("path", { class: "band", d: pieces.filter((piece) => piece.length).map(outline).join("") || "M0,0", fill: tone, stroke: tone }, draw("title", {}, name));
 }
 
 function drawnLine(node, series, px, py) {

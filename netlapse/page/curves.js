@@ -33,6 +33,14 @@ const KNOWN_CURVES = {
   "saliency/concentration": ["Saliency concentration", "share held by the strongest tenth of the positions", "an even spread"],
   "saliency/entropy": ["Saliency entropy", "how widely a map is spread; 0 is one position", "an even spread"],
   "saliency/blank": ["Blank saliency", "share of maps that are zero everywhere"],
+  "receptive_field/diameter": ["Width of fields", "pixels; the disc as large as what holds 95 % of a field, median over the units"],
+  "receptive_field/area": ["Peak of fields", "square pixels where a field is at least half as high as its highest place, median"],
+  "receptive_field/ratio": ["Fields beside theory", "share of where covering can touch what a unit sees that its field fills, median; small fields exceed 1, as they are interpolated"],
+  "receptive_field/offset": ["Offset of fields", "pixels from the unit’s own place to its field’s centre of mass, median"],
+  "receptive_field/eccentricity": ["Eccentricity of fields", "0 is round, near 1 drawn out, median"],
+  "receptive_field/dead": ["Units that respond to nothing", "share of units with one activation everywhere, which have no field"],
+  "receptive_field/purity": ["Purity of top inputs", "share of a unit’s top inputs that have their commonest label, mean; 1 is one class alone", "inputs drawn at random"],
+  "receptive_field/stability": ["Stability of top inputs", "share of a unit’s top inputs that were among them at the step before, mean", "inputs drawn at random"],
   "cost": ["Cost", "seconds per analysis"],
   "cost/overhead": ["Overhead", "time spent observing over time spent training"],
 };
@@ -94,14 +102,15 @@ function drawCurves() {
   const missing = [["training", "the training’s own loss and accuracy"], ["nap", "profiles"], ["layout", "layouts"], ["cost", "cost"]].filter(([family]) => !seen.has(family)).map(([, text]) => text);
   root.append(make("h2", { id: "curves-title" }, "Curves"));
   root.append(make("p", { class: "hint" }, charts.length ? "The line marks the step shown above; click or drag to go to another." : "No metric was recorded in this run.", missing.length && charts.length ? ` Not recorded: ${missing.join(", ")}.` : ""));
-  if (charts.some((chart) => chart.key in EVEN_SPREAD || chart.lines.some(({ chance }) => chance))) root.append(make("p", { class: "hint" }, "Thin dashed lines are what chance gives, and the number is worth nothing at; each chart says of what they are."));
+  if (charts.some((chart) => chart.key in EVEN_SPREAD || chart.lines.some(({ chance }) => chance))) root.append(make("p", { class: "hint" }, "Thin dashed lines are what chance gives, and the number is worth nothing at, or what bounds it; each chart says of what they are."));
   if (steps.length === 1 && charts.length) root.append(make("p", { class: "notice" }, `One ${unitOfStep} was observed, so each curve is a point.`));
   const open = charts.filter((chart) => detailOf(chart) === null);
-  const [ofSaliency, others] = [open.filter(({ family }) => family === "saliency"), open.filter(({ family }) => family !== "saliency")];
-  const sections = [curveSection(root, others, () => true)];
-  if (ofSaliency.length) {
-    root.append(make("h3", { class: "curves-of" }, "Saliency: whether to believe the maps, and how they change"));
-    sections.push(curveSection(root, ofSaliency, () => true));
+  const sections = [curveSection(root, open.filter((chart) => !headingOf(chart)), () => true)];
+  for (const heading of new Set(CURVES_OF.map(([, text]) => text))) {
+    const below = [...(heading === OF_FIELDS ? spreadCharts() : []), ...open.filter((chart) => headingOf(chart) === heading)];
+    if (!below.length) continue;
+    root.append(make("h3", { class: "curves-of" }, heading));
+    sections.push(curveSection(root, below, () => true));
   }
   for (const title of new Set(charts.map(detailOf).filter(Boolean))) {
     const inside = charts.filter((chart) => detailOf(chart) === title);
@@ -113,6 +122,36 @@ function drawCurves() {
   view(["width", "layer"], () => sections.forEach((section) => section.rebuild())); // the chosen layer keeps its label where there is no room for all
   view(["step"], () => sections.forEach((section) => section.show()));
   sections.forEach((section) => section.rebuild());
+}
+
+// What has a heading of its own, and under which.
+const OF_FIELDS = "Receptive fields: how far units look";
+const CURVES_OF = [
+  [/^receptive_field\/(purity|stability)/, "What units respond to: how pure and how steady"],
+  [/^receptive_field\//, OF_FIELDS],
+  [/^saliency\//, "Saliency: whether to believe the maps, and how they change"],
+];
+const headingOf = ({ key }) => (CURVES_OF.find(([known]) => known.test(key)) || [])[1];
+
+// Of each layer how the widths of its fields are spread over the units.
+function spreadCharts() {
+  const having = run.layers.filter(({ responds }) => responds && responds.quartiles && responds.quartiles.some(([, median]) => median !== null));
+  return having.map((layer) => ({ key: `receptive_field/diameter/${layer.name}`, family: RESPONSES, layer, most: Math.max(...having.map(highest)) }));
+}
+
+const highest = ({ responds: { quartiles, bound } }) => Math.max(...quartiles.map(([, , high]) => high || 0), bound || 0);
+
+function spreadCurve({ key, layer, most }, width) {
+  const { at, quartiles, bound, theory, occluder } = layer.responds;
+  const having = steps.map((_, i) => i).filter((i) => at[i] >= 0);
+  const of = (which) => having.map((i) => quartiles[at[i]][which]);
+  const [name, tone] = [layerTitle(layer.name), layerTone(layerIndex.get(layer.name))];
+  const seen = having.map((i) => steps[i]);
+  const series = [{ name: "median", tone, steps: seen, values: of(1) }];
+  if (bound !== null) series.push({ name: "theory", tone: SHARED_TONE, steps: seen, values: seen.map(() => bound), chance: BOUND });
+  const said = [`pixels, median and middle half of ${plural(layer.responds.units.shape[0], "unit")}`, bound !== null && `dashed: ${BOUND} where ${theory[0][0]} × ${theory[1][0]} px are seen`].filter(Boolean);
+  const chart = lineChart({ series, width, height: 176, label: `width of fields in ${name}`, bounds: [0, most], band: { name: "the middle half of the units", tone, steps: seen, low: of(0), high: of(2) } });
+  return { figure: make("figure", { class: "curve", "data-key": key }, make("figcaption", {}, make("strong", {}, `Width of fields in ${name}`), make("span", {}, said.join("; "))), chart.node), show: chart.show };
 }
 
 // Charts side by side, drawn while they are to be seen.
@@ -138,6 +177,7 @@ const layerIndex = new Map(run.layers.map((layer, index) => [layer.name, index])
 const methodIndex = new Map(((run.saliency || {}).methods || []).map((method, index) => [method.name, index]));
 
 function drawnCurve(chart, width, shape = "") {
+  if (chart.layer) return spreadCurve(chart, width);
   const [title, hint, known] = KNOWN_CURVES[chart.key] || relaidTitle(chart.key) || [capital(chart.key.split("/").slice(chart.family === "training" ? 1 : 0).join(" ").replace(/_/g, " ")), ""];
   const chance = known || (chart.family === "layout" ? RANDOM_LAYOUT : "what chance gives");
   const series = seriesOf(chart, chance);
@@ -162,7 +202,7 @@ function seriesOf(chart, chance) {
   }));
   const ofChance = all.filter((one) => one.chance);
   const shared = chart.key in EVEN_SPREAD ? { steps, values: steps.map(() => EVEN_SPREAD[chart.key]) } : ofChance.length > 1 && new Set(ofChance.map(({ steps, values }) => JSON.stringify([steps, values]))).size === 1 && ofChance[0];
-  if (!shared || byLayer) return all;
+  if (!shared) return all;
   return [...all.filter((one) => !one.chance), { name: "all", tone: SHARED_TONE, steps: shared.steps, values: shared.values, chance }];
 }
 

@@ -5,7 +5,7 @@ const manifest = run.manifest;
 const steps = run.steps;
 const unitOfStep = manifest.step_unit || "step";
 
-const TYPES = { uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array, uint32: Uint32Array, float32: Float32Array };
+const TYPES = { int8: Int8Array, uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array, uint32: Uint32Array, float32: Float32Array };
 const MISSING = -32768;
 
 function unpack(packed) {

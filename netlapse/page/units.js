@@ -36,6 +36,7 @@ function drawUnits() {
   view(["step"], () => chart && chart.show());
   markUnit();
   rebuild();
+  drawPeek();
 }
 
 // Rings in all maps and the numbers under them.
@@ -132,13 +133,19 @@ function unitChart(root) {
   const width = Math.min(root.clientWidth || 700, 900);
   const chart = lineChart({ series, width, height: Math.max(210, Math.min(groupCount, 10) * 14 + 90), label: `${layerTitle(layer.name)}, unit ${unit}, ${what} per group`, zero: true });
   const facts = make("div", { class: "unit-facts" });
+  const card = unitCard(layer, unit);
   const focused = root.contains(document.activeElement) && document.activeElement.type === "number";
   root.replaceChildren(
     make(
       "div", { class: "unit-head" },
       make("h4", {}, `${layerTitle(layer.name)}, unit `, number),
-      make("p", { class: "hint" }, `${what}, per group over the ${unitOfStep}s${groupCount > 10 ? "; the 8 groups it answers most at this step are coloured" : ""}`),
       make("button", { type: "button", click: () => pin(null) }, "Unpin"),
+    ),
+    card.node,
+    make(
+      "div", { class: "unit-head" },
+      make("h5", {}, "What it tells apart"),
+      make("p", { class: "hint" }, `${what}, per group over the ${unitOfStep}s${groupCount > 10 ? "; the 8 groups it answers most at this step are coloured" : ""}`),
     ),
     chart.node,
     facts,
@@ -146,13 +153,14 @@ function unitChart(root) {
   if (focused) number.focus();
   const show = () => {
     chart.show();
+    card.show();
     facts.replaceChildren(...unitFacts(layer, mapsView.index, unit));
   };
   show();
   return { show };
 }
 
-// What else is known of a unit at a step: whether it is constant, how many inputs activate it, which ones most.
+// What else is known of a unit at a step: whether it is constant, how many inputs activate it.
 function unitFacts(layer, index, unit) {
   if (index < 0) return [];
   const share = shareOverall(layer, index, unit);
@@ -160,9 +168,5 @@ function unitFacts(layer, index, unit) {
     isConstant(layer, index, unit) && "constant over the probe, so laid out apart from the others",
     !Number.isNaN(share) && `activated by ${percent(share)} of the inputs`,
   ].filter(Boolean);
-  const top = topInputs(layer, index, unit);
-  return [
-    said.length ? make("p", { class: "hint" }, `At ${nameOfStep(steps[index])}: ${said.join("; ")}.`) : "",
-    top ? make("div", { class: "top-row" }, make("span", { class: "hint" }, "Inputs it answers most"), top) : "",
-  ];
+  return [said.length ? make("p", { class: "hint" }, `At ${nameOfStep(steps[index])}: ${said.join("; ")}.`) : ""];
 }
