@@ -127,9 +127,18 @@ def test_the_lines_for_ones_own_script_and_the_additions_run(own_place: Path) ->
 
 DOCS = [
     block
-    for page in ("reanalysis", "units")
+    for page in ("reanalysis", "saliency", "units")
     for block in re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), flags=re.DOTALL)
 ]
+
+
+def test_the_terms_of_a_full_gradient_in_the_docs_add_up() -> None:
+    from netlapse.backends.torch import TorchNetwork
+    from netlapse.models.torch import cnn
+
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "saliency.md").read_text(), flags=re.DOTALL)
+    torch.manual_seed(0)
+    exec(code, {"network": TorchNetwork(cnn((8, 8, 1), 10))})
 
 
 @pytest.fixture(scope="module")
