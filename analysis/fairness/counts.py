@@ -163,6 +163,6 @@ def _spread(rates: Float64) -> Float64:
 
 def _checked(counts: Int64) -> Int64:
     counts = np.asarray(counts)
-    if counts.ndim != 3 or counts.shape[1] != counts.shape[2] or not counts.size or counts.min() < 0:
+    if counts.ndim != 3 or counts.shape[1] != counts.shape[2] or not counts.shape[1] or (counts.size and counts.min() < 0):
         raise ValueError(f"group metrics were asked of counts {counts.shape}, {counts.dtype}; expected (g, k, k) numbers from 0, as of group_counts")
     return counts
