@@ -38,6 +38,7 @@ REDUCED = {
     **dict.fromkeys(("layout_methods", "spread_evaluation", "layout_from_inputs"), MLP),
     **dict.fromkeys(("label_errors", "training_confusion"), WRONG),
     "training_errors": [*WRONG, "probe.per_class=20"],
+    "fairness": ["model=cnn_tiny", "analyses.fairness.min_inputs=5"],
     "attribute_bias": ["data.root={tmp}", "data.size=[8,8]", "model=cnn_tiny", "analyses.topomap.min_inputs=1"],
 }
 # Data that are downloaded when they are not on the machine: built in tests/test_data.py from small caches made there.
