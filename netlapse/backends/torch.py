@@ -12,7 +12,7 @@ import logging
 import random
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -487,10 +487,8 @@ class TorchNetwork:
             found.append(_numpy(tensor.movedim(self._axes[name][1], -1)))
             raise Reached
 
-        try:
+        with suppress(Reached):
             self._observe(inputs, [layer], seen)
-        except Reached:
-            pass
         return found[0]
 
     def trace(self, inputs: Array, last: str | None = None) -> Trace:
