@@ -178,7 +178,7 @@ def _fields(layer: str, steps: Mapping[int, Arrays], image: Sequence[int] | None
     rows, columns = (_reach(np.any([found.any(axis=(0, 2 - axis)) for found in inside.values()], axis=0)) for axis in range(2))
     return _Fields(
         units,
-        {step: _share(layer, arrays, units, [int(np.ceil((side - 1) / 2 / stride + 0.5)) for side in image]) for step, arrays in steps.items()},
+        {step: _share(layer, arrays, units, [int(np.floor((side - 1) / 2 / stride + 0.5)) for side in image]) for step, arrays in steps.items()},
         {step: _middle(found, (rows, columns)) for step, found in inside.items()},
     )
 

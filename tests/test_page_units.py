@@ -97,13 +97,22 @@ def coloured(share: Float64) -> Float64:
     return np.where(np.isnan(share)[..., None], render.palette(render.BLUE_WHITE_RED)[render.MISSING], ramp)
 
 
+def assert_field_shown(tab: Tab, field: Array, height: float, stride: int, size: tuple[int, int]) -> None:
+    middle = np.array([(size[0] - 1) / 2, (size[1] - 1) / 2])
+    step = max(1, -(-max(size) // 132))
+    share = (resampled(np.asarray(field, np.float32), stride, middle, size) / height)[::step, ::step]
+    shown = pixels(tab, FIELD)
+    np.testing.assert_array_equal((shown == 237).all(axis=2), np.isnan(share))
+    assert np.abs(shown - coloured(share)).max() <= 2.5  # a level of 127 is at most 2.4 levels of a tone, of which half is rounding
+
+
 TONES = ("08306b", "2166ac", "5c9bd6", "a9ceee", "ffffff", "f6bdad", "e17a69", "b82c33", "71001a")
 
 
 # ---------------------------------------------------------------------------------------------------- what is drawn
 
 
-@pytest.mark.parametrize("size", [(12, 10), (7, 30), (150, 60)])
+@pytest.mark.parametrize("size", [(12, 10), (11, 30), (150, 60)])
 @pytest.mark.parametrize("theory", [(5, 2, -1), None])
 def test_the_outline_is_the_region_and_the_field_the_share_of_the_activation(tmp_path, size, theory):
     probe = shown_probe(*size, channels=3 if theory else 1)
@@ -125,12 +134,7 @@ def test_the_outline_is_the_region_and_the_field_the_share_of_the_activation(tmp
                     image = probe.inputs[int(arrays["top/conv"][unit, rank])]
                     levels = np.broadcast_to(255 * (image - probe.inputs.min()) / np.ptp(probe.inputs), (*size, 3))
                     assert np.abs(found - enlarged(levels, size))[~edge].max() <= 0.51
-            middle = np.array([(size[0] - 1) / 2, (size[1] - 1) / 2])
-            share = resampled(field, stride, middle, size) / arrays["top_values/conv"][unit].astype(np.float64).mean()
-            step_of = max(1, -(-max(size) // 132))
-            shown, expected = pixels(tab, FIELD), coloured(share[::step_of, ::step_of])
-            np.testing.assert_array_equal((shown == 237).all(axis=2), np.isnan(share[::step_of, ::step_of]))
-            assert np.abs(shown - expected).max() <= 2.5  # a level of 127 is at most 2.4 levels of a tone, of which half is rounding
+            assert_field_shown(tab, field, float(arrays["top_values/conv"][unit].mean(dtype=np.float64)), stride, size)
     assert outlined > 4
 
 
@@ -210,7 +214,8 @@ def test_a_dead_unit_says_so_and_shows_neither_inputs_nor_a_field(tmp_path):
 
 def test_a_unit_without_a_field_says_why_and_leads_to_one_that_has(tmp_path):
     probe = shown_probe()
-    with opened(page(made(probe, limit=3), probe), tmp_path) as tab:  # units 0, 2 and 5
+    few = made(probe, limit=3)  # units 0, 2 and 5
+    with opened(page(few, probe), tmp_path) as tab:
         pin(tab, 4)
         assert "measured for 3 of the 6 units, spread evenly (limit_units)" in tab.text("#unit .no-field")
         assert tab.tell("document.querySelectorAll('#unit .top-tile').length") == 3
@@ -219,7 +224,8 @@ def test_a_unit_without_a_field_says_why_and_leads_to_one_that_has(tmp_path):
         assert tab.tell("[...document.querySelectorAll('#unit .no-field button')].map((b) => b.textContent)") == ["unit 2", "unit 5"]
         tab.press("#unit .no-field button")
         assert tab.tell("document.querySelector('#unit input').value") == "2"
-        assert tab.tell("!!document.querySelector('#unit .field-map canvas')")
+        arrays = arrays_of(few, 2)
+        assert_field_shown(tab, arrays["fields/conv"][1], float(arrays["top_values/conv"][2].mean(dtype=np.float64)), 2, (12, 10))
     with opened(page(made(probe, fields=False), probe), tmp_path) as tab:
         pin(tab, 1)
         assert "asked for top inputs alone" in tab.text("#unit .no-field")
@@ -242,9 +248,11 @@ def test_layers_and_steps_without_the_analysis_show_the_inputs_of_the_profiles(t
         def of_profiles(layer: str, step: int, unit: int) -> list[str]:
             return [f"input image {i}" for i in run.findings["nap"][step].arrays[f"top/{layer}"][unit]]
 
-        titles = "[...document.querySelectorAll('#unit .top-inputs img')].map((i) => i.title.split(',')[0])"
+        titles = "[...document.querySelectorAll('#unit .top-tile')].map((i) => i.title.split(',')[0])"
         pin(tab, 2, layer=1)  # without positions
         assert tab.tell(titles) == of_profiles("fc", 2, 2)
+        labels = ["abc"[probe.labels[i]] for i in run.findings["nap"][2].arrays["top/fc"][2]]
+        assert tab.tell("[...document.querySelectorAll('#unit .top-tile figcaption')].map((c) => c.textContent)") == labels
         pin(tab, 2)
         tab.step(1)
         assert tab.tell(titles) == of_profiles("conv", 1, 2)
@@ -259,13 +267,25 @@ def test_layers_and_steps_without_the_analysis_show_the_inputs_of_the_profiles(t
         assert "No fields: the analysis “receptive_field” failed: no memory." in tab.text("#unit .unit-card")
 
 
+def test_a_unit_that_the_profiles_know_as_constant_has_no_top_inputs_there_either(tmp_path):
+    probe = shown_probe()
+    run = made(probe, steps=1)
+    arrays = {**run.findings["nap"][0].arrays, "constant/fc": np.arange(UNITS) == 4}
+    run = Recording(run.manifest, {**run.findings, "nap": {0: Findings(arrays)}})
+    with opened(page(run, probe), tmp_path) as tab:
+        for unit in (4, 3):
+            pin(tab, unit, layer=1)
+            assert (tab.text("#unit .dead") or "").startswith("Dead: at epoch 0 ") == (unit == 4)
+            assert tab.tell("document.querySelectorAll('#unit .top-tile').length") == (0 if unit == 4 else 4)
+
+
 def test_without_the_probe_inputs_are_named_and_labelled_and_fields_drawn(tmp_path):
     probe = shown_probe()
     run = made(probe, steps=1)
     with opened(page(run), tmp_path) as tab:
         pin(tab, 3)
         assert tab.tell("[...document.querySelectorAll('#unit .top-tile')].map((t) => t.textContent)") == [
-            f"#{i}{'abc'[probe.labels[i]]}" for i in arrays_of(run, 0)["top/conv"][3]
+            f"#{i}, label {'abc'[probe.labels[i]]}" for i in arrays_of(run, 0)["top/conv"][3]
         ]
         assert tab.tell("!!document.querySelector('#unit .field-map canvas')")
         assert "One epoch was observed" in tab.text(".card-strip")

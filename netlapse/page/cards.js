@@ -23,14 +23,14 @@ function numbersAt(layer, index, unit) {
   return { diameter: of("diameter"), area: of("area"), ratio: of("ratio") };
 }
 
-// An input, with its field outlined where there is one, and its label under it.
+// An input, with its field outlined where there is one, and its label under it; in words where it is no picture.
 function topTile(found, { input, rank }, index) {
   const text = inputText(input, index);
+  if (!pictureOf(input)) return make("figure", { class: "top-tile in-words", title: text }, inputTile(input, index));
   const label = labelOf(input);
   const region = found.field && found.responds.image ? regionAt(found, index, rank) : null;
-  const tile = pictureOf(input) ? outlinedInput(found.responds, input, region, `${text}${region ? ", its field outlined" : ""}`) : make("span", { class: "input-name" }, `#${inputs.ids ? inputs.ids[input] : inputs.at[input]}`);
-  const caption = make("figcaption", { class: label === found.kind ? "is" : "" }, label === null ? `#${inputs.at[input]}` : className(label));
-  return make("figure", { class: "top-tile", title: text }, tile, caption);
+  const caption = make("figcaption", { class: label !== null && label === found.kind ? "is" : "" }, label === null ? `#${inputs.at[input]}` : className(label));
+  return make("figure", { class: "top-tile", title: text }, outlinedInput(input, region, `${text}${region ? ", its field outlined" : ""}`), caption);
 }
 
 function regionAt(found, index, rank) {
@@ -38,18 +38,15 @@ function regionAt(found, index, rank) {
   return centre && regionOf(found.responds, found.field, centre);
 }
 
-// The inputs, or why there are none.
+// The inputs, or why there are none; nothing where they were not recorded.
 function topTiles(layer, index, unit) {
   const found = respondsAt(layer, index, unit);
-  if (!found) {
-    const top = topInputs(layer, mapsView.index, unit);
-    return top ? [top] : [];
-  }
-  if (found.dead) return [make("p", { class: "dead" }, deadText(index))];
-  return [make("div", { class: "top-tiles" }, found.top.map((one) => topTile({ ...found, unit }, one, index)))];
+  if (found ? found.dead : isConstant(layer, mapsView.index, unit)) return make("p", { class: "dead" }, deadText(found ? index : mapsView.index));
+  const top = found ? found.top : (topOf(layer, mapsView.index, unit) || []).map((input) => ({ input }));
+  return top.length ? make("div", { class: "top-tiles" }, top.map((one) => topTile({ ...found, unit }, one, index))) : null;
 }
 
-const deadText = (index) => `Dead: at ${nameOfStep(steps[index])} it gives one and the same activation everywhere, so no input is its top input and it has no field.`;
+const deadText = (index) => `Dead: at ${nameOfStep(steps[index])} it gives one and the same activation for every input, so that none is its top input.`;
 
 // "class 7: 4 of its 5 top inputs"
 const kindText = (found) => [make("b", {}, `class ${className(found.kind)}`), `: ${Math.round(found.purity * found.top.length)} of its ${plural(found.top.length, "top input")}`];
@@ -63,11 +60,11 @@ function drawPeek() {
   const show = () => {
     const unit = state.hover;
     const layer = layerNow();
-    const tiles = unit === null || unit === pinned() || state.tool !== "unit" ? [] : topTiles(layer, state.step, unit);
-    peek.hidden = !tiles.length;
+    const tiles = unit === null || unit === pinned() || state.tool !== "unit" ? null : topTiles(layer, state.step, unit);
+    peek.hidden = !tiles;
     if (peek.hidden) return peek.replaceChildren();
     const found = respondsAt(layer, state.step, unit);
-    peek.replaceChildren(make("p", {}, make("strong", {}, `unit ${unit}`), found && !found.dead ? [" · for ", kindText(found)] : ""), ...tiles);
+    peek.replaceChildren(make("p", {}, make("strong", {}, `unit ${unit}`), found && !found.dead ? [" · for ", kindText(found)] : ""), tiles);
   };
   view(["hover", "layer", "step", "pins", "tool"], show);
 }
@@ -88,13 +85,13 @@ function unitCard(layer, unit) {
   return { node, show };
 }
 
-// Without `receptive_field` there are the inputs alone.
+// Without `receptive_field` there are the inputs alone, of the highest mean activation.
 function cardOfNap(layer, unit, index) {
   const responds = layer.responds;
-  const top = topInputs(layer, mapsView.index, unit);
+  const tiles = topTiles(layer, index, unit);
   const failed = !responds && whyMissing(RESPONSES).includes("failed") && `No fields: ${whyMissing(RESPONSES)}.`;
   return [
-    top && make("div", { class: "top-row" }, make("span", { class: "hint" }, "Inputs it answers most"), top),
+    tiles && make("div", { class: "card-top" }, make("h5", {}, `What it responds to most at ${nameOfStep(steps[mapsView.index])}`), tiles, Array.isArray(layer.shape) && layer.shape.length === 3 && make("p", { class: "hint" }, "By its mean over all positions.")),
     responds && unobserved("What it responds to most", responds.at, index, [], false),
     failed && make("p", { class: "notice" }, failed),
   ];
@@ -113,7 +110,7 @@ function cardNow(layer, found, index) {
   );
   return make(
     "div", { class: "card-now" },
-    make("div", { class: "card-top" }, make("h5", {}, `What it responds to most at ${nameOfStep(steps[index])}`), ...topTiles(layer, index, found.unit), !found.dead && !why && make("p", { class: "hint" }, outlineText(responds))),
+    make("div", { class: "card-top" }, make("h5", {}, `What it responds to most at ${nameOfStep(steps[index])}`), topTiles(layer, index, found.unit), !found.dead && !why && make("p", { class: "hint" }, outlineText(responds))),
     field,
     !found.dead && make("dl", { class: "card-facts" }, cardFacts(layer, found, index).map(([name, ...text]) => make("div", {}, make("dt", {}, name), make("dd", {}, ...text)))),
   );

@@ -55,8 +55,8 @@ function drawnSize([h, w]) {
 }
 
 // An input with the field outlined where it lies; without an outline where `region` is null.
-function outlinedInput(responds, input, region, label) {
-  const image = responds.image || inputs.shape;
+function outlinedInput(input, region, label) {
+  const image = inputs.shape;
   const { step, factor, tall, wide } = drawnSize(image);
   const { canvas, context } = tileCanvas(tall * factor, wide * factor, label);
   const { data, row } = inputs.pictures;

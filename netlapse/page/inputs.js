@@ -54,11 +54,16 @@ function inputTile(input, index) {
   return make("span", { class: "input-name", title: text }, text.replace(/^input /, "#"));
 }
 
-// The inputs that a unit answers most at a step (index); null where that was not recorded.
-function topInputs(layer, index, unit) {
-  if (!layer.top || layer.at[index] < 0) return null;
+// The inputs that a unit answers most at a step (index), the strongest first; null where that was not recorded.
+function topOf(layer, index, unit) {
+  if (!layer.top || layer.at[index] === undefined || layer.at[index] < 0) return null;
   const many = layer.top.shape[2];
   const from = (layer.at[index] * layer.units + unit) * many;
-  const top = [...unpack(layer.top).subarray(from, from + many)].filter((input) => input < inputs.at.length);
-  return make("span", { class: `top-inputs${top.some(pictureOf) ? "" : " in-words"}` }, top.length ? top.map((input) => inputTile(input, index)) : "none");
+  return [...unpack(layer.top).subarray(from, from + many)].filter((input) => input < inputs.at.length);
+}
+
+// The same as pictures, or in words.
+function topInputs(layer, index, unit) {
+  const top = topOf(layer, index, unit);
+  return top && make("span", { class: `top-inputs${top.some(pictureOf) ? "" : " in-words"}` }, top.length ? top.map((input) => inputTile(input, index)) : "none");
 }
