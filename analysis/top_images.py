@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from netlapse.analysis.receptive_field.discrepancy import Fill, grids, replacement
+from netlapse.analysis.receptive_field.discrepancy import Fill, grids, replacement, usual_occluder
 from netlapse.analysis.receptive_field.fields import ReceptiveFields, centres, field_numbers, fields_of, theoretical_field
 from netlapse.analysis.receptive_field.top import TopInputs
 from netlapse.analysis.receptive_field.views import region, resampled
@@ -141,8 +141,7 @@ def square(shape: tuple[int, int, int], fields: Fields) -> tuple[int, int]:
 
     Raises ValueError where the occluder does not fit, or for a fill that is none.
     """
-    occluder = min(11, max(2, -(-max(shape[:2]) // 8))) if fields.occluder is None else fields.occluder
-    stride = -(-occluder * 3 // 11) if fields.stride is None else fields.stride
+    occluder, stride = usual_occluder(shape, fields.occluder, fields.stride)
     grids(shape, occluder, stride)
     replacement(np.zeros(shape, np.float32), fields.fill, occluder, 0)
     return occluder, stride

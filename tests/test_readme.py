@@ -141,6 +141,18 @@ def test_the_terms_of_a_full_gradient_in_the_docs_add_up() -> None:
     exec(code, {"network": TorchNetwork(cnn((8, 8, 1), 10))})
 
 
+def test_the_functions_about_units_in_the_docs_run() -> None:
+    from netlapse.backends.torch import TorchNetwork
+    from netlapse.models.torch import cnn
+
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "units.md").read_text(), flags=re.DOTALL)
+    network = TorchNetwork(cnn((8, 8, 1), 10, channels=(4, 8), hidden=16))
+    names = {"network": network, "images": digits().test_inputs[:20], "layer": "relu2"}
+    exec(code, names)
+    assert (names["change"].shape[1:], names["found"].fields.shape[1:]) == ((3, 3), (5, 5))
+    assert names["gradients"].shape == (2, 15, 15)
+
+
 @pytest.fixture(scope="module")
 def old_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A home with a run in it, its checkpoints, a place to export to, activations that somebody recorded, and photographs."""

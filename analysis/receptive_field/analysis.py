@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from netlapse.analysis.receptive_field.discrepancy import Fill, check_spatial, grids, replacement
+from netlapse.analysis.receptive_field.discrepancy import Fill, check_spatial, grids, replacement, usual_occluder
 from netlapse.analysis.receptive_field.fields import ReceptiveFields, centres, field_numbers, fields_of, theoretical_field
 from netlapse.analysis.receptive_field.top import in_batches, top_inputs
 from netlapse.analysis.receptive_field.views import region, resampled, segmentation
@@ -40,7 +40,7 @@ def _check(
     if not isinstance(k, int) or k < 1 or (limit_units is not None and limit_units < 1):
         raise ValueError(f"receptive_field was given k={k!r} and limit_units={limit_units!r}; expected at least 1 each")
     _layers(snapshot, layers)
-    side, step = _occluder(inputs.shape[1:], occluder, stride)
+    side, step = usual_occluder(inputs.shape[1:], occluder, stride)
     grids(inputs.shape[1:], side, step)
     replacement(np.asarray(inputs[0], np.float32), fill, side, 0)
 
@@ -91,7 +91,7 @@ def receptive_field(
     """
     probe, network = snapshot.probe, snapshot.network
     names = _layers(snapshot, layers)
-    side, step = _occluder(probe.inputs.shape[1:], occluder, stride)
+    side, step = usual_occluder(probe.inputs.shape[1:], occluder, stride)
     images = np.asarray(probe.inputs, np.float32)
     arrays: dict[str, Array] = {"labels": probe.labels, "occluder": np.asarray(side), "stride": np.asarray(step)}
     scalars: dict[str, float] = {}
@@ -138,11 +138,6 @@ def _layers(snapshot: Snapshot, asked: Sequence[str] | None) -> list[str]:
     if not found:
         raise ValueError(f"no observed layer has positions in an image, (h, w, u), among {list(snapshot.layer_names)}; leave receptive_field out")
     return found
-
-
-def _occluder(shape: tuple[int, ...], occluder: int | None, stride: int | None) -> tuple[int, int]:
-    side = min(11, max(2, -(-max(shape[:2]) // 8))) if occluder is None else occluder
-    return side, -(-side * 3 // 11) if stride is None else stride
 
 
 class _Top:

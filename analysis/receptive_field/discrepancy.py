@@ -83,6 +83,15 @@ def grids(shape: tuple[int, ...], occluder: int, stride: int, borders: bool = Fa
     return corners(shape[0], occluder, stride, borders), corners(shape[1], occluder, stride, borders)
 
 
+def usual_occluder(shape: tuple[int, ...], occluder: int | None = None, stride: int | None = None) -> tuple[int, int]:
+    """The side and the stride where they are not given: 11 and 3 pixels (Zhou et al., 2015), smaller in the same proportion for small images.
+
+    At most an eighth of the longer side of an image (h, w, c), rounded up, and at least 2; three elevenths of the side, rounded up.
+    """
+    side = min(11, max(2, -(-max(shape[:2]) // 8))) if occluder is None else occluder
+    return side, -(-side * 3 // 11) if stride is None else stride
+
+
 def check_spatial(network: Network, inputs: Array, layer: str) -> tuple[int, ...]:
     """The layer's (h, w, u); raises ValueError where it has no positions in an image, or does not exist."""
     shapes = {found.name: found.shape for found in network.describe(inputs)}
