@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import netlapse
 from netlapse import render
 from netlapse.analysis.fairness import fairness, gap_bound
 from netlapse.analysis.fairness.alarms import growth_bound, lasting
@@ -250,6 +254,14 @@ def test_what_is_found_step_by_step_is_what_a_resumed_training_finds_and_p_never
     assert second.images["fairness/side/layers"].shape[2] == 3
 
 
+def test_a_step_of_which_nothing_can_be_told_leaves_the_p_values_of_those_before_as_they_were() -> None:
+    of, analyse = probe(WORSE), partial(fairness, permutations=60, folds=0)
+    first = analyse(Snapshot(network(), of, 0), None)
+    second = analyse(Snapshot(network(broken=True), of, 1), first)
+    np.testing.assert_array_equal(second.arrays["maxima/side"], first.arrays["maxima/side"])
+    np.testing.assert_array_equal(np.asarray(second.arrays["p/side"])[:1], first.arrays["p/side"])
+
+
 def test_findings_of_other_attributes_or_labellings_are_not_gone_on_with() -> None:
     of = probe(WORSE, other=["a", "b"] * 40)
     first = fairness(Snapshot(network(), of, 0), None, permutations=40, folds=0)
@@ -365,3 +377,28 @@ def test_before_training_begins_it_is_said_that_there_are_no_attributes() -> Non
     bare = ProbeSet(np.zeros((4, 2), np.float32), np.array([0, 1, 0, 1]))
     with pytest.raises(ValueError, match="the probe has no attributes"):
         Observer(bare, {"fairness": partial(fairness, permutations=100)}, MemoryTracker()).start(network())
+
+
+# ---- the docs --------------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parent.parent
+DOCS = [line for block in re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "bias.md").read_text(), flags=re.DOTALL) for line in block.splitlines()]
+
+
+def test_the_commands_of_the_docs_do_what_they_say(own_place: Path) -> None:
+    short = "model=cnn_tiny trainer.max_epochs=1 trainer.progress=false probe.per_class=6 strict=true"
+    places = {"NETLAPSE_HOME": str(own_place), "OMP_NUM_THREADS": "1"}
+    for command in (f"./run train data=rotated analyses=profiles {short}", *DOCS):
+        words = f"{command} {short}" if "experiment=fairness" in command else command
+        result = subprocess.run(["bash", "-c", words], cwd=ROOT, env=os.environ | places, capture_output=True, text=True, timeout=600)
+        assert result.returncode == 0, result.stdout + result.stderr
+        places.setdefault("RUN", result.stdout.split("Recorded in run ")[-1].split()[0])
+    recording = netlapse.load(places["RUN"])
+    assert recording.scalars["fairness/accuracy_worst/rotated"].steps.tolist() == [0, 1]
+
+
+def test_every_number_that_is_recorded_is_in_the_docs() -> None:
+    page = (ROOT / "docs" / "bias.md").read_text()
+    found = fairness(Snapshot(network(), probe(WORSE), 0), None, permutations=40, folds=3)
+    names = {name.split("/")[1] for name in found.scalars} - {"p"}
+    assert [name for name in sorted(names) if f"`{name}`" not in page and f"fairness/{name}/" not in page] == []
