@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 
 import netlapse
 import netlapse.conf
+from netlapse.tracking.folder import FolderTracker
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -26,6 +28,9 @@ CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml")
 NEEDS = {
     ("tracker", "folder"): ["tracker.folder={tmp}/record"],
     ("grouping", "attribute"): ["grouping._args_=[race]"],
+    ("masks", "folder"): ["masks.of.folder={tmp}/images"],
+    ("masks", "file"): ["masks.of.path={tmp}/masks.npz"],
+    ("masks", "boxes"): ["masks.of.csv={tmp}/boxes.csv"],
     ("data", "image_folder"): ["data.root={tmp}/images"],
     ("data", "fairface"): ["data.root={tmp}"],
     ("data", "image_csv"): ["data.csv={tmp}/images.csv", "data.image_column=file", "data.label_column=label"],
@@ -77,6 +82,8 @@ def test_every_choice_composes_and_can_be_built(group: str, choice: str, tmp_pat
     elif group == "saliency":
         built = instantiate(cfg.saliency).methods
         assert built is None or all(callable(method) for method in built.values())
+    elif group == "masks":
+        assert instantiate(cfg.masks).of is None or callable(instantiate(cfg.analyses).saliency.keywords["masks"])
     elif group == "layout":
         assert instantiate(cfg.layout)(np.random.default_rng(0).random((9, 3))).shape == (9, 2)
     elif group in ("probe", "grouping", "analyses", "schedule", "tracker", "framework"):
@@ -208,6 +215,27 @@ def test_checkpoints_are_saved_at_each_scheduled_step(tmp_path: Path) -> None:
     assert "steps 0, 1, 2, 4, 8, 16" in result.stdout
 
 
+def test_the_share_of_maps_inside_boxes_of_a_table_is_recorded(tmp_path: Path) -> None:
+    rows = [f"{i},2,2,6,6" for i in range(1797)]
+    (tmp_path / "boxes.csv").write_text("\n".join(["id,top,left,bottom,right", *rows]))
+    record = ["tracker=folder", f"tracker.folder={tmp_path / 'record'}", "masks=boxes", f"masks.of.csv={tmp_path / 'boxes.csv'}"]
+    short = ["data=digits", "model=cnn_tiny", "trainer.max_epochs=1", "trainer.progress=false", "strict=true"]
+    result = run("train.py", *short, *record, home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    scalars = FolderTracker(tmp_path / "record").recording().scalars
+    assert scalars["saliency/mass_inside_null/gradient"].values.tolist() == [16 / 64] * 2
+    assert 0 < scalars["saliency/mass_inside/gradient"].at(1) < 1
+    (tmp_path / "boxes.csv").write_text("\n".join(["id,top,left,bottom,right", rows[0]]))
+    for wrong, message in (
+        (f"masks.of.csv={tmp_path / 'boxes.csv'}", "boxes.csv has no mask for 1[56] of 16 inputs"),
+        ("masks.of.csv=nowhere", "no table at"),
+    ):
+        result = run("train.py", *short, "masks=boxes", wrong, "tracker=folder", f"tracker.folder={tmp_path / 'other'}", home=tmp_path)
+        assert result.returncode != 0
+        assert re.search(message, result.stderr), result.stderr
+        assert "Traceback" not in result.stderr
+
+
 def test_a_users_own_network_and_config_folder_from_outside_the_repository(tmp_path: Path) -> None:
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "own.yaml").write_text("_target_: own_networks.Own\nwidth: 5\n")
@@ -240,8 +268,6 @@ def test_a_users_own_network_and_config_folder_from_outside_the_repository(tmp_p
     ],
 )
 def test_wrong_values_are_named_with_what_is_allowed(overrides: list[str], message: str, tmp_path: Path) -> None:
-    import re
-
     result = run(
         "train.py", "data=digits", "model=cnn_tiny", "trainer.max_epochs=1", "strict=true", "trainer.progress=false", *overrides, home=tmp_path
     )

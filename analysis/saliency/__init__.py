@@ -20,6 +20,7 @@ from netlapse.analysis.saliency.faithfulness import (
 )
 from netlapse.analysis.saliency.gradients import gradient, gradient_times_input, integrated_gradients, smooth_gradient
 from netlapse.analysis.saliency.maps import STRONGEST, boxes, concentration, density, distance, entropy, mass_inside, similarity, similarity_to_others
+from netlapse.analysis.saliency.masks import Masks, masks_from_boxes, masks_from_file, masks_from_folder
 from netlapse.analysis.saliency.measures import MEASURES
 from netlapse.analysis.saliency.occluding import occlusion
 from netlapse.analysis.saliency.panel import WHY, Target, chosen_of, explained_classes, panel_of
@@ -29,6 +30,7 @@ __all__ = [
     "MEASURES",
     "STRONGEST",
     "WHY",
+    "Masks",
     "Method",
     "Target",
     "area",
@@ -49,6 +51,9 @@ __all__ = [
     "gradient",
     "gradient_times_input",
     "integrated_gradients",
+    "masks_from_boxes",
+    "masks_from_file",
+    "masks_from_folder",
     "mass_inside",
     "occlusion",
     "one_hot",

@@ -13,11 +13,12 @@ from netlapse.analysis.onepass import Method, answered
 from netlapse.analysis.saliency.base import batches, resize
 from netlapse.analysis.saliency.cam import grad_cam, is_spatial, spatial_layer
 from netlapse.analysis.saliency.gradients import gradient
-from netlapse.analysis.saliency.maps import concentration, density, entropy, mass_inside, mean_defined, similarity, similarity_to_others
+from netlapse.analysis.saliency.maps import check_masks, concentration, density, entropy, mass_inside, mean_defined, similarity, similarity_to_others
+from netlapse.analysis.saliency.masks import Masks
 from netlapse.analysis.saliency.measures import MEASURES, measured, measured_null, null_of
 from netlapse.analysis.saliency.panel import WHY, Target, answers, check_target, chosen_of, explained_classes, panel_of
 from netlapse.render import saliency_strip
-from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, Snapshot, UInt8, checked_by
+from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, ProbeSet, Snapshot, UInt8, checked_by
 
 DENSITY_LIMIT = 6.0
 """Times an even spread, at full colour."""
@@ -31,13 +32,14 @@ def _check(
     chosen: int = 0,
     measures: Sequence[str] = (),
     limit_measured: int = 8,
-    masks: Array | None = None,
+    masks: Masks | None = None,
     **options: object,
 ) -> None:
     """The panel and its labels fit the network, where that ends in scores of classes."""
     probe = snapshot.probe
     check_target(target, probe.class_names)
-    _check_options(probe.inputs.shape, panel, chosen, measures, limit_measured, masks)
+    _check_options(panel, chosen, measures, limit_measured)
+    _masks_of(masks, probe, panel_of(probe.labels, panel))
     labels = probe.labels[panel_of(probe.labels, panel)]
     try:
         k = snapshot.network.n_classes(probe.inputs)
@@ -62,7 +64,7 @@ def saliency(
     chosen: int = 0,
     measures: Sequence[str] = (),
     limit_measured: int = 8,
-    masks: Array | None = None,
+    masks: Masks | None = None,
 ) -> Findings:
     """Maps of a panel of the probe by each method, how they change and concentrate, and whether to believe them.
 
@@ -77,7 +79,8 @@ def saliency(
     measures  names among `MEASURES`, which ask the network again: of each input and method, deletion and insertion 10 times
               each, average_drop twice, faithfulness 51 times, sensitivity 5 times for a map; and, but for the last, as often for random maps
     limit_measured   of how many inputs of the panel, the first ones, the measures are taken
-    masks     (n, h, w) for the probe's inputs, from 0 to 1, 1 where the object is; see `boxes`
+    masks     (n, h, w) for the probe's inputs, from 0 to 1, 1 where the object is; see `boxes`. Or a function that gives
+              them for a ProbeSet, which is asked for the panel's (m, h, w) alone; see `masks_from_folder`
 
     arrays    `inputs` (m,) indices into the probe, `panel` (m, h, w, c), `labels`, `predictions`, `confidence` (the
               prediction's softmax probability), `classes` (the explained ones), all (m,), `maps/<method>` (m, h, w) raw;
@@ -102,11 +105,12 @@ def saliency(
     that are unnamed, named alike or return anything but (m, h, w), and masks that do not fit the probe.
     """
     probe, network = snapshot.probe, snapshot.network
-    _check_options(probe.inputs.shape, panel, chosen, measures, limit_measured, masks)
+    _check_options(panel, chosen, measures, limit_measured)
     fixed = panel_of(probe.labels, panel)
     images, labels = probe.inputs[fixed], probe.labels[fixed]
     if images.ndim != 4:
         raise ValueError(f"saliency maps need images (n, h, w, c); this probe's inputs have shape {probe.inputs.shape}; leave this analysis out")
+    inside = _masks_of(masks, probe, fixed)
     logits = snapshot.once("logits", lambda: np.concatenate([network.outputs(images[b]) for b in batches(len(images), snapshot.batch_size)]))
     predictions, confidence = answers(logits)
     classes = explained_classes(target, labels, logits, probe.class_names)
@@ -133,8 +137,7 @@ def saliency(
         arrays[f"maps_first/{name}"] = maps if first is None or first.shape != maps.shape else first
         numbers = _numbers(maps, earlier.get(f"maps/{name}"), first)
         large = resize(maps, images.shape[1:3]).astype(np.float32)
-        if masks is not None:
-            inside = np.asarray(masks, np.float64)[fixed]
+        if inside is not None:
             numbers |= {"mass_inside": mass_inside(large, inside), "mass_inside_null": inside.mean(axis=(1, 2))}
         if random is not None:
             of = partial(measured, measures, network, images[q], asked[q], large[q], _at(method, images), snapshot.batch_size)
@@ -153,7 +156,7 @@ def saliency(
     return Findings(arrays, scalars, drawn)
 
 
-def _check_options(shape: tuple[int, ...], panel: int, chosen: int, measures: Sequence[str], limit_measured: int, masks: Array | None) -> None:
+def _check_options(panel: int, chosen: int, measures: Sequence[str], limit_measured: int) -> None:
     """What can be wrong whatever the network says."""
     if panel < 1:
         raise ValueError(f"saliency was given a panel of {panel} inputs; expected at least 1")
@@ -161,8 +164,18 @@ def _check_options(shape: tuple[int, ...], panel: int, chosen: int, measures: Se
         raise ValueError(f"saliency was given chosen={chosen} and limit_measured={limit_measured}; expected at least 0 and at least 1")
     if isinstance(measures, str) or (unknown := [name for name in measures if name not in MEASURES]):
         raise ValueError(f"saliency was given the measures {measures if isinstance(measures, str) else unknown}; expected a list of {list(MEASURES)}")
-    if masks is not None and np.shape(masks) != shape[:3]:
-        raise ValueError(f"saliency was given masks of shape {np.shape(masks)}; expected {shape[:3]}, one for each of the probe's inputs")
+
+
+def _masks_of(masks: Masks | None, probe: ProbeSet, panel: Int64) -> Float64 | None:
+    """(m, h, w) those of the panel; of a function no others are asked, because somebody has to draw them."""
+    if masks is None:
+        return None
+    asked, what = (probe.take(panel), "the panel's") if callable(masks) else (probe, "the probe's")
+    found = np.asarray(masks(asked) if callable(masks) else masks, np.float64)
+    if found.shape != asked.inputs.shape[:3]:
+        raise ValueError(f"saliency was given masks of shape {found.shape}; expected {asked.inputs.shape[:3]}, one for each of {what} inputs")
+    check_masks(found)
+    return found if callable(masks) else found[panel]
 
 
 def _checked_maps(name: str, found: Array, n: int) -> Float32:

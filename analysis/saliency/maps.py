@@ -94,11 +94,16 @@ def mass_inside(maps: Float32, masks: Array) -> Float64:
     inside = np.asarray(masks, np.float64)
     if inside.shape != maps.shape:
         raise ValueError(f"masks have shape {inside.shape}; expected {maps.shape}, one for each map at its resolution")
-    if not ((inside >= 0) & (inside <= 1)).all():
-        raise ValueError(f"masks hold values from {inside.min()} to {inside.max()}; expected 0 (outside) to 1 (inside)")
+    check_masks(inside)
     mass = np.abs(_finite(maps))
     total = mass.sum(axis=(1, 2))
     return np.asarray((mass * inside).sum(axis=(1, 2)) / np.where(total > 0, total, np.nan), np.float64)
+
+
+def check_masks(masks: Float64) -> None:
+    """Raises ValueError for values outside 0 to 1, NaN among them."""
+    if not ((masks >= 0) & (masks <= 1)).all():
+        raise ValueError(f"masks hold values from {masks.min()} to {masks.max()}; expected 0 (outside) to 1 (inside)")
 
 
 def boxes(corners: Array, size: tuple[int, int]) -> Float32:

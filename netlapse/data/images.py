@@ -85,7 +85,7 @@ def image_csv(
         raise ValueError(f"both split_column {split_column!r} and test_csv {str(test_csv)!r} say which rows are the test part; give one of them")
     tables = [Path(csv)] if test_csv is None else [Path(csv), Path(test_csv)]
     columns = [image_column, label_column, *attribute_columns, *([] if split_column is None else [split_column])]
-    rows = [(table, *row) for table in tables for row in _rows(table, columns)]
+    rows = [(table, *row) for table in tables for row in table_rows(table, columns)]
     is_test = None
     if split_column is not None:
         for table, line, row in rows:
@@ -137,8 +137,11 @@ def _class_images(folder: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def _rows(table: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """(line number, cells) of every row; the columns exist and none of their cells is empty."""
+def table_rows(table: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """(line number, cells) of every row of a comma-separated table; the columns exist and none of their cells is empty.
+
+    Raises FileNotFoundError without the table; ValueError, naming file, row or column, for a missing column, an empty cell, no rows.
+    """
     if not table.is_file():
         raise FileNotFoundError(f"no table at {table.absolute()}; expected a comma-separated file with a header")
     with table.open(newline="", encoding="utf-8-sig") as file:
