@@ -177,15 +177,26 @@ def test_where_the_theoretical_field_is_unknown_a_place_goes_by_the_sizes() -> N
 
 
 def test_the_ratio_is_to_all_places_where_the_occluder_touches_the_theoretical_field() -> None:
-    """Of 5 pixels a square of 3 pixels touches some from 3 before their middle to 3 after it."""
-    field_ = np.zeros((21, 21))
-    field_[10, 10] = 1.0
-    found = replace(field([field_], occluder=3), theory=Field((5, 5), (1, 1), (0, 0)))
-    assert field_numbers(found, (11, 11))["ratio"][0] == pytest.approx(1 / 49)
-    field_[10, 11:] = np.nan
-    found = replace(field([field_], occluder=3), theory=Field((5, 5), (1, 1), (0, 0)))
-    assert field_numbers(found, (11, 11))["ratio"][0] == pytest.approx(1 / 46)
-    assert np.isnan(field_numbers(replace(found, theory=None), (11, 11))["ratio"][0])
+    """Of 5 pixels a square of 3 pixels touches some from 3 before their middle to 3 after it, where there is an image."""
+    values = np.zeros((41, 41))
+    values[20, 20] = 1.0
+    for offset, size, expected in (((8, 8), 23, 7 * 7), ((-2, 8), 23, 3 * 7)):
+        found = replace(field([values], occluder=3), theory=Field((5, 5), (1, 1), offset))
+        assert field_numbers(found, (size, size))["ratio"][0] == pytest.approx(1 / expected)
+    # Between occluders, in both directions, one place more.
+    found = replace(field([values], occluder=3), theory=Field((4, 4), (1, 1), (8, 8)))
+    assert field_numbers(found, (23, 23))["ratio"][0] == pytest.approx(1 / 49)
+    assert np.isnan(field_numbers(replace(found, theory=None), (23, 23))["ratio"][0])
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_no_field_is_larger_than_what_can_be_reached(stride: int) -> None:
+    network, shown = small(), images(12)
+    for layer in ("1", "2", "4"):
+        found = receptive_fields(network, shown, layer, k=4, occluder=3, stride=stride, fill="noise")
+        ratio = field_numbers(found, (12, 10))["ratio"]
+        assert np.nanmax(ratio) <= 1
+        assert np.isfinite(ratio).all()
 
 
 def test_no_field_is_wider_than_what_theory_and_the_occluder_allow() -> None:
@@ -198,7 +209,8 @@ def test_no_field_is_wider_than_what_theory_and_the_occluder_allow() -> None:
             bound = largest_diameter(found.theory, occluder, stride, grid)
             numbers = field_numbers(found, (12, 10))
             assert np.nanmax(numbers["diameter"]) <= bound
-            beyond += int((numbers["ratio"] > 1).sum())
+            touching = [int((np.abs(np.arange(1 - n, n) * stride) < (found.theory.size[axis] + occluder) / 2).sum()) for axis, n in enumerate(grid)]
+            beyond += int((numbers["diameter"] > 2 * np.sqrt(np.prod(touching) * stride**2 / np.pi)).sum())
     assert beyond > 0  # so that the stride which interpolation adds takes part
 
 

@@ -151,7 +151,8 @@ def field_numbers(found: ReceptiveFields, image: tuple[int, int]) -> Mapping[str
     diameter      in pixels, of the disc as large as the fewest places that hold 95 % of it
     eccentricity  from 0, round, to below 1, drawn out: of the ellipse with its second moments; NaN for a single place
     offset        in pixels, from the unit's centre to its centre of mass
-    ratio         those places beside all at which an occluder inside the image can touch the theoretical field; NaN where that is unknown
+    ratio         those places beside all that could hold anything, because an occluder inside of a top image touches the theoretical
+                  field there; at most 1, NaN where that field is unknown
 
     What covers is as large as the occluder, so a field is that much wider than what the unit sees: one of a single pixel has the
     diameter of a disc as large as the occluder.
@@ -161,8 +162,7 @@ def field_numbers(found: ReceptiveFields, image: tuple[int, int]) -> Mapping[str
     places = numbers.pop("places")
     reachable = np.full(len(found.units), np.nan)
     if found.theory is not None:
-        seen = ~np.isnan(found.fields)
-        reachable = (_touching(found, found.theory) & seen).sum(axis=(1, 2)).astype(np.float64)
+        reachable = _reachable(found, found.theory, image)
     with np.errstate(invalid="ignore", divide="ignore"):
         return {**numbers, "ratio": np.where(reachable > 0, places / reachable, np.nan)}
 
@@ -172,8 +172,7 @@ def largest_diameter(theory: Field, occluder: int, stride: int, grid: tuple[int,
 
     grid   the rows and columns of occluders; a field has 2 rows - 1 by 2 columns - 1 places
 
-    Between occluders a moved map is linear, so that what one at the very edge takes may lie almost a stride farther out: a field may
-    be larger than the places at which an occluder can touch, which `ratio` counts.
+    Between occluders a moved map is linear, so that what one at the very edge takes may lie almost a stride farther out.
     """
     many = 1
     for axis, n in enumerate(grid):
@@ -181,13 +180,18 @@ def largest_diameter(theory: Field, occluder: int, stride: int, grid: tuple[int,
     return float(2 * np.sqrt(many * stride**2 / np.pi))
 
 
-def _touching(found: ReceptiveFields, theory: Field) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Displacements at which the occluder and the theoretical field overlap."""
-    near = []
-    for axis in range(2):
-        n = (found.fields.shape[1 + axis] + 1) // 2
-        near.append(np.abs(np.arange(-(n - 1), n) * found.stride) < (theory.size[axis] + found.occluder) / 2)
-    return np.asarray(near[0][:, None] & near[1][None])
+def _reachable(found: ReceptiveFields, theory: Field, image: tuple[int, int]) -> Float64:
+    """(u,) how many places of each field a touched theoretical field could put anything: those of an indicator of touching, moved as a map is."""
+    rows, columns = ((n + 1) // 2 for n in found.fields.shape[1:])
+    middles = [np.arange(n) * found.stride + (found.occluder - 1) / 2 for n in (rows, columns)]
+    counts = np.zeros(len(found.units))
+    for unit, (inputs, positions) in enumerate(zip(found.inputs, found.positions)):
+        reached = np.zeros(found.fields.shape[1:], bool)
+        for centre in centres(positions[inputs >= 0], theory, (), image):
+            touched = [np.abs(middles[axis] - centre[axis]) < (theory.size[axis] + found.occluder) / 2 for axis in range(2)]
+            reached |= recentred(np.outer(*touched).astype(np.float32), centre, found.occluder, found.stride) > 0
+        counts[unit] = reached.sum()
+    return counts
 
 
 def _numbers_of(field: Float32, stride: int) -> dict[str, float]:
