@@ -50,6 +50,11 @@ _AXES = {
     "panel_chosen": ("chosen", "row", "column", "channel"),
     **dict.fromkeys(("inputs_chosen", "why_chosen", "labels_chosen", "predictions_chosen", "confidence_chosen", "classes_chosen"), ("chosen",)),
     "predictions_probe": ("probe",),
+    # Of units, and of those among them that have a field.
+    **dict.fromkeys(("class", "purity", "since", "stability"), ("unit",)),
+    **dict.fromkeys(("units", "area", "diameter", "eccentricity", "offset", "ratio"), ("fielded",)),
+    "fields": ("fielded", "down", "right"),
+    "theory": ("direction", "size stride offset"),
     # Of images in a folder.
     **dict.fromkeys(("ids", "indices"), ("image",)),
     "thumbnails": ("image", "row", "column", "channel"),

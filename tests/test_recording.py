@@ -65,6 +65,23 @@ def test_every_array_of_saliency_says_what_its_axes_count() -> None:
     assert named["measures_null/deletion/gradient"] == ("step", "measured")
 
 
+def test_every_array_of_receptive_fields_says_what_its_axes_count() -> None:
+    torch = pytest.importorskip("torch")
+    from netlapse.analysis.receptive_field import receptive_field
+    from netlapse.backends.torch import TorchNetwork
+
+    torch.manual_seed(0)
+    # Of 9 x 7 pixels, a square of 2 every 1: 8 x 6 places, and a field is twice as large less one.
+    sizes = {"input": 12, "unit": 4, "rank": 5, "coordinate": 2, "fielded": 3, "down": 15, "right": 11, "direction": 2, "size stride offset": 3}
+    network = TorchNetwork(torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(252, 3)))
+    probe = ProbeSet(np.random.default_rng(0).normal(size=(12, 9, 7, 2)).astype(np.float32), np.arange(12) % 3, ("a", "b", "c"))
+    found = receptive_field(Snapshot(network, probe, 0), None, limit_units=3)
+    run = Recording({}, {"receptive_field": {0: found}})
+    for name, values in found.arrays.items():
+        axes = run.array("receptive_field", name).axes
+        assert tuple(sizes[axis] for axis in axes[1:]) == values.shape, name
+
+
 def test_steps_with_another_shape_than_the_last_are_left_out() -> None:
     found = {0: Findings({"a": np.zeros(2)}), 1: Findings({"a": np.zeros(3)}), 2: Findings({}), 3: Findings({"a": np.ones(3)})}
     series = Recording({}, {"x": found}).array("x", "a")

@@ -146,7 +146,7 @@ const nearby = (having, unit) =>
 
 function cardFacts(layer, found, index) {
   const numbers = numbersAt(layer, index, found.unit);
-  const { theory, stride } = found.responds;
+  const { theory } = found.responds;
   const many = found.top.length;
   const before = found.responds.at.slice(0, index).reduce((last, row, i) => (row >= 0 ? i : last), -1);
   const facts = [["What it is for", ...kindText(found), make("span", { class: "soft" }, found.since === steps[found.responds.at.findIndex((row) => row >= 0)] ? " · from the start" : ` · since ${nameOfStep(found.since)}`)]];
@@ -154,7 +154,7 @@ function cardFacts(layer, found, index) {
   if (!numbers || Number.isNaN(numbers.diameter)) return facts;
   facts.push(["Width of its field", make("b", {}, pixelsText(numbers.diameter)), make("span", { class: "soft" }, " · the disc as large as what holds 95 % of its field")]);
   facts.push(["Its strongest part", `${format(numbers.area)} px²`, make("span", { class: "soft" }, " · within the outline")]);
-  if (theory) facts.push(["What it can see, by theory", `${theory[0][0]} × ${theory[1][0]} px`, Number.isNaN(numbers.ratio) ? "" : make("span", { class: "soft", title: `the places that hold 95 % of its field, beside all at which the square touches what it can see; fields are interpolated between places ${stride} px apart, so that small ones can exceed 100 %` }, ` · its field fills ${percent(numbers.ratio)} of the places where the square touches that`)]);
+  if (theory) facts.push(["What it can see, by theory", `${theory[0][0]} × ${theory[1][0]} px`, Number.isNaN(numbers.ratio) ? "" : make("span", { class: "soft", title: `the places that hold 95 % of its field, beside all that could hold anything because the square touches what it can see` }, ` · its field fills ${percent(numbers.ratio)} of the places where the square touches that`)]);
   return facts;
 }
 
