@@ -496,3 +496,34 @@ def test_nothing_about_the_network_changes_also_when_a_pass_fails() -> None:
     for now, then in zip(state(net), before, strict=True):
         np.testing.assert_array_equal(now, then)  # type: ignore[arg-type]
     assert type(torch.overrides._get_current_function_mode()) is type(None)
+
+
+class Shifting(nn.Module):
+    """Affine, so that the gradient by any bias is the same whatever the biases are."""
+
+    def __init__(self, shift: Callable[[Tensor, Tensor | float], Tensor], constant: Tensor | float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head, self.shift, self.constant = nn.Conv2d(3, 4, 3, bias=False), nn.Linear(4 * 10 * 8, 4), shift, constant
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.shift(self.conv(x), self.constant).flatten(1))
+
+
+@pytest.mark.parametrize(
+    "shift",
+    [
+        *(lambda x, c: x + c, lambda x, c: c + x, lambda x, c: x - c, lambda x, c: c - x),
+        *(torch.subtract, torch.rsub, lambda x, c: torch.sub(torch.as_tensor(c), x, alpha=2), lambda x, c: torch.add(torch.as_tensor(c), x, alpha=2)),
+    ],
+    ids=["x + c", "c + x", "x - c", "c - x", "subtract", "rsub", "c - 2 x", "c + 2 x"],
+)
+def test_what_is_added_or_taken_away_is_a_bias_of_that_size_also_where_it_is_zero(shift: Callable[[Tensor, Tensor | float], Tensor]) -> None:
+    networks = [TorchNetwork(Shifting(shift, c)) for c in (0.0, 0.7, torch.full((4, 1, 1), 0.7))]
+    none, some, several = (simple_fullgrad(network, images(), CLASSES) for network in networks)
+    np.testing.assert_array_equal(none, some)
+    np.testing.assert_array_equal(some, several)
+    for network in networks:
+        by_input, terms = full_gradient(network, images(), CLASSES)
+        total = (by_input * images()).reshape(len(by_input), -1).sum(axis=1) + sum(t.reshape(len(t), -1).sum(axis=1) for t in terms.values())
+        np.testing.assert_allclose(total, network.outputs(images())[np.arange(len(total)), CLASSES], rtol=1e-4, atol=1e-5)

@@ -58,6 +58,20 @@ class Functional(keras.Model):  # type: ignore[misc]
         return self.end(keras.ops.mean(keras.ops.concatenate([y, keras.ops.ones_like(y)], axis=-1) ** 2, axis=(1, 2)))
 
 
+def dividing() -> keras.Model:
+    """Constants divided by what depends on the inputs: 1/x has the term 2/x."""
+    inputs = keras.Input(SHAPE)
+    x = L.Conv2D(4, 3, use_bias=False)(inputs)
+    return keras.Model(inputs, L.Dense(4, use_bias=False)(L.GlobalAveragePooling2D()(1.0 / (keras.ops.square(x) + 1.0))))
+
+
+def shifting(shift: Callable[[keras.KerasTensor], keras.KerasTensor]) -> keras.Model:
+    """Affine, so that the gradient by any bias is the same whatever the biases are."""
+    inputs = keras.Input(SHAPE)
+    x = shift(L.Conv2D(4, 3, use_bias=False)(inputs))
+    return keras.Model(inputs, L.Dense(4)(L.Flatten()(x)))
+
+
 def attention() -> keras.Model:
     inputs = keras.Input(SHAPE)
     x = L.Reshape((30, 4))(L.Conv2D(4, 2, 2)(inputs))
@@ -72,6 +86,7 @@ ZOO: dict[str, Callable[[], keras.Model]] = {
     "transformer": lambda: transformer(SHAPE, 4, width=8, depth=1, heads=2, patch=2),
     "functional, subclassed": Functional,
     "attention": attention,
+    "dividing": dividing,
     "recurrent": lambda: stacked(L.Reshape((12, 30)), L.Bidirectional(L.LSTM(3, return_sequences=True)), L.GRU(4), L.Dense(4)),
     "norms, softmax": lambda: stacked(
         L.SeparableConv2D(6, 3, activation="elu"),
@@ -185,6 +200,17 @@ def test_terms_and_maps_are_those_of_the_same_network_in_torch() -> None:
         np.testing.assert_allclose(method(ours, inputs, CLASSES), method(other, inputs, CLASSES), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("shift", [lambda x, c: x + c, lambda x, c: x - c, lambda x, c: c - x], ids=["plus", "minus", "from"])
+def test_what_is_added_or_taken_away_is_a_bias_also_where_it_is_zero(shift: Callable[[keras.KerasTensor, float], keras.KerasTensor]) -> None:
+    maps, without = [], shifting(lambda x: x)
+    for c in (0.0, 0.7):
+        model = shifting(lambda x, c=c: shift(x, c))  # type: ignore[misc]
+        model.set_weights(without.get_weights())
+        maps.append(simple_fullgrad(KerasNetwork(model), images(), CLASSES))
+    np.testing.assert_allclose(*maps, rtol=1e-5, atol=1e-6)
+    assert np.abs(maps[0] - maps[0].mean()).max() > 0.1
+
+
 # ---- refusals, and no trace ------------------------------------------------------------------------------------------
 
 
@@ -195,6 +221,13 @@ def test_a_layer_that_mixes_inputs_is_named() -> None:
 
     model = randomised(stacked(L.Conv2D(3, 3, activation="gelu"), Centred(name="culprit"), L.GlobalAveragePooling2D(), L.Dense(4)))
     with pytest.raises(ValueError, match=r"arises in 'culprit': it mixes the inputs of a batch|an operation with a bias returns .*mixes the inputs"):
+        fullgrad(KerasNetwork(model), images(), CLASSES)
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_precision_is_refused(half: str) -> None:
+    model = stacked(L.Conv2D(3, 3, activation="gelu"), L.Conv2D(3, 3, dtype=f"mixed_{half}"), L.GlobalAveragePooling2D(), L.Dense(4))
+    with pytest.raises(ValueError, match=rf"no full gradient: '(cast|to)' computes in {half}, .*; expected float32 or float64: explain"):
         fullgrad(KerasNetwork(model), images(), CLASSES)
 
 

@@ -38,10 +38,11 @@ _HOMOGENEOUS = """
 """
 _KINDS = {
     "homogeneous": _HOMOGENEOUS,
-    "bilinear": "mul mul_ __mul__ __rmul__ __imul__ matmul __matmul__ __rmatmul__ mm bmm",
-    "quotient": "div div_ __truediv__ __itruediv__ true_divide",
+    "bilinear": "mul mul_ multiply multiply_ __mul__ __rmul__ __imul__ matmul __matmul__ __rmatmul__ mm bmm",
+    "quotient": "div div_ divide divide_ __truediv__ __itruediv__ true_divide true_divide_",
     "sum": "add add_ __add__ __iadd__ __radd__",
-    "difference": "sub sub_ __sub__ __isub__",
+    "difference": "sub sub_ subtract subtract_ __sub__ __isub__",
+    "difference from": "rsub __rsub__",
     "convolution": "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
     "linear": "linear",
     "batch norm": "batch_norm",
@@ -420,20 +421,25 @@ def _known_bias(name: str, args: Any, kwargs: Mapping[str, Any], flat: Flat, dep
     kind, first, alone = _KIND.get(name), args[0] if args else None, len(dependent) == 1
     if kind == "homogeneous":
         return 0.0 if all(_depends(value) for value in flat if isinstance(value, Tensor) and value.is_floating_point()) else None
-    if kind in ("sum", "difference") and not alone:
+    added = kind in ("sum", "difference", "difference from")
+    if added and not alone:
         return 0.0
     if kind is None or not alone:
         return None
     if kind == "bilinear":
         return 0.0
+    if added and len(args) == 2:
+        own, other = args if _depends(first) else args[::-1]
+        constant: Tensor = torch.as_tensor(other, dtype=own.dtype, device=own.device).detach()
+        if kind == "difference from" or own is not first:
+            return constant
+        constant = constant * kwargs.get("alpha", 1)
+        return -constant if kind == "difference" else constant
     if not _depends(first):  # the others tell their arguments apart
         return None
     assert isinstance(first, Tensor)
     if kind == "quotient":
         return 0.0
-    if kind in ("sum", "difference") and len(args) == 2:
-        constant: Tensor = torch.as_tensor(args[1], dtype=first.dtype, device=first.device).detach() * kwargs.get("alpha", 1)
-        return -constant if kind == "difference" else constant
     if kind == "linear":
         bias = _argument(args, kwargs, 2, "bias")
         return 0.0 if bias is None else bias.detach()
