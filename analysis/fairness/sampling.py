@@ -13,7 +13,8 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.neighbors import NearestNeighbors
 
-from netlapse.types import Array, Float64, Int64
+from netlapse.layers import select
+from netlapse.types import Array, Float64, Int64, Network
 
 Rule = Literal["max", "product", "sum_log", "top5", "knn"]
 
@@ -78,6 +79,19 @@ def sampling_weights(
         enough = effective_sample_size(drawn(float(np.exp(middle)))) >= target_ess * len(rows)
         low, high = (low, middle) if enough else (middle, high)
     return drawn(float(np.exp(high)))
+
+
+def last_hidden(network: Network, inputs: Array) -> str:
+    """The last layer that is observed by default and is not the network's output: what its last decision is made from.
+
+    Raises ValueError for a network that has none.
+    """
+    described = network.describe(inputs[:2])
+    outputs = {layer.name for layer in described if layer.role == "output"}
+    hidden = [name for name in select(described, "auto", refused=network.refused) if name not in outputs]
+    if not hidden:
+        raise ValueError(f"this network has no hidden layer to take features from, only {[layer.name for layer in described]}; name a layer")
+    return hidden[-1]
 
 
 def effective_sample_size(weights: Float64) -> float:

@@ -1,0 +1,186 @@
+"""Adaptive sampling in a Lightning training: what the network's own features say is rare is drawn more in the next epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
+
+from netlapse.analysis.fairness.sampling import Rule, effective_sample_size, last_hidden, sampling_weights
+from netlapse.backends.torch import TorchNetwork, restored_random_states
+from netlapse.types import Array, Float32, Float64, Int64
+
+log = logging.getLogger(__name__)
+
+
+class AdaptiveSampler(DistributedSampler[Any]):
+    """Draws n of n inputs with replacement by weights that change from epoch to epoch; every process its share of one draw.
+
+    Of the kind that Lightning takes as sharded already, and whose epoch it sets. `weights` (n,) are even until `AdaptiveSampling` sets
+    them. Epoch e draws by the seed (seed, e), whatever the processes; each yields ceil(n / processes) indices.
+    """
+
+    def __init__(self, n: int, *, seed: int = 0, num_replicas: int | None = None, rank: int | None = None) -> None:
+        # Not the parent's: it asks for the process group, which Lightning makes later.
+        if n < 1:
+            raise ValueError(f"AdaptiveSampler was given n={n}; expected the number of training inputs, at least 1")
+        self.n, self.seed, self.epoch = n, seed, 0
+        self._world = (num_replicas, rank)
+        self.weights: Float64 = np.full(n, 1 / n)
+
+    def __iter__(self) -> Iterator[int]:
+        processes, rank = self._processes()
+        total = -(-self.n // processes) * processes
+        drawn = np.random.default_rng([self.seed, self.epoch]).choice(self.n, total, p=self.weights / self.weights.sum())
+        return iter(drawn[rank::processes].tolist())
+
+    def __len__(self) -> int:
+        return -(-self.n // self._processes()[0])
+
+    def _processes(self) -> tuple[int, int]:
+        number, rank = self._world
+        known = dist.is_available() and dist.is_initialized()
+        if number is None:
+            number = dist.get_world_size() if known else 1
+        return number, (dist.get_rank() if known else 0) if rank is None else rank
+
+
+class AdaptiveSampling(pl.Callback):
+    """Before each epoch, shows the network its training inputs and has the sampler draw by `sampling_weights` of a layer's responses.
+
+    sampler     the `AdaptiveSampler` that the training's DataLoader was given
+    data        the training data, not augmented, in the sampler's order: a map-style Dataset of (input, label), or (inputs, labels),
+                tensors as the network takes them or channels-last arrays
+    layer       whose responses (mean activations over positions) are the features; None: the last hidden one
+    groups      name -> (n,) of str, only to be told each one's share of the draw
+    rule, bins, alpha, target_ess   see `netlapse.analysis.fairness.sampling_weights`
+    every_n_epochs   between refreshes         least_ess   share of n below which a warning says that few inputs take the draw
+
+    Logged after each epoch, of the weights it was drawn by: `sampling/ess`, the effective sample size as a share of n, `sampling/largest`
+    weight times n, `sampling/share/<name>/<group>`. The first epoch is drawn by the untrained network's features. A training that goes on
+    from its checkpoint draws what it would have drawn. It costs a forward pass over the training data, in every process; the first
+    process's weights count.
+
+    Raises ValueError before training for data that do not fit the sampler, an unknown layer, and another sampler in the DataLoader;
+    TypeError for data of no length, for which only weights of the loss would do.
+    """
+
+    def __init__(
+        self,
+        sampler: AdaptiveSampler,
+        data: Dataset[Any] | tuple[Tensor | Array, Tensor | Array],
+        *,
+        layer: str | None = None,
+        groups: Mapping[str, Array] | None = None,
+        rule: Rule = "max",
+        bins: int = 10,
+        alpha: float = 1e-3,
+        target_ess: float | None = None,
+        every_n_epochs: int = 1,
+        least_ess: float = 0.1,
+        batch_size: int = 64,
+    ) -> None:
+        if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
+            raise TypeError(
+                f"AdaptiveSampling was given a {type(data).__name__}, which has no length and cannot be drawn from; give a map-style Dataset or "
+                "(inputs, labels), or weigh the loss of each input instead"
+            )
+        self.sampler, self.data, self.layer, self.batch_size = sampler, data, layer, batch_size
+        self.groups = {name: np.asarray(values).astype(str) for name, values in (groups or {}).items()}
+        self.options: dict[str, Any] = {"rule": rule, "bins": bins, "alpha": alpha, "target_ess": target_ess}
+        self.every_n_epochs, self.least_ess = every_n_epochs, least_ess
+        self._of_epoch = -1  # the epoch that the sampler's weights are for
+        self._goes_on_at: int | None = None
+        n = len(data[0]) if isinstance(data, (tuple, list)) else len(data)  # type: ignore[arg-type]
+        wrong = {name: len(values) for name, values in self.groups.items() if len(values) != sampler.n}
+        if n != sampler.n or wrong:
+            raise ValueError(f"AdaptiveSampling's sampler draws from {sampler.n} inputs; its data have {n}, groups of other lengths: {wrong}")
+        if every_n_epochs < 1:
+            raise ValueError(f"AdaptiveSampling was given every_n_epochs={every_n_epochs}; expected at least 1")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Here and not at the epoch's start: with workers its first indices are drawn before that.
+        epoch = trainer.current_epoch if self._goes_on_at is None else self._goes_on_at
+        self._goes_on_at = None
+        if self._of_epoch != epoch:
+            self._refresh(trainer, pl_module, epoch)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loader = trainer.train_dataloader
+        if getattr(loader, "sampler", None) is not self.sampler:
+            raise ValueError(
+                f"the training draws by a {type(getattr(loader, 'sampler', None)).__name__} and not by AdaptiveSampling's own sampler; "
+                "give that to the DataLoader: DataLoader(data, sampler=sampler)"
+            )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for name, value in self._said().items():
+            pl_module.log(f"sampling/{name}", value, rank_zero_only=True)
+        following = trainer.current_epoch + 1
+        if following % self.every_n_epochs == 0:
+            self._refresh(trainer, pl_module, following)
+        else:
+            self._of_epoch = following
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        # The trainer itself takes up its epoch only after the fit has started. A checkpoint of a validation is of an epoch whose batches
+        # are all done, but whose end, with the weights for the next one, has not come.
+        loop = checkpoint["loops"]["fit_loop"]
+        self._goes_on_at = loop["epoch_progress"]["current"]["ready"] - (not loop["epoch_loop.batch_progress"]["is_last_batch"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weights": torch.from_numpy(self.sampler.weights.copy()), "epoch": self._of_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        weights = state_dict["weights"].numpy()
+        if len(weights) != self.sampler.n:
+            raise ValueError(f"the checkpoint's sampling weights are of {len(weights)} inputs, and the sampler draws from {self.sampler.n}")
+        self.sampler.weights, self._of_epoch = weights.copy(), state_dict["epoch"]
+
+    def _refresh(self, trainer: pl.Trainer, module: pl.LightningModule, epoch: int) -> None:
+        with restored_random_states():
+            features, classes = self._features(TorchNetwork(module))
+            weights = sampling_weights(features, classes, **self.options)
+            self.sampler.weights = trainer.strategy.broadcast(weights)
+        self._of_epoch = epoch
+        share = effective_sample_size(self.sampler.weights) / self.sampler.n
+        if share < self.least_ess:
+            log.warning(
+                "netlapse: the sampling weights for epoch %d are as good as a draw from %.1f %% of the inputs (%s); a few take most of it: "
+                "raise alpha, or give target_ess=0.5",
+                epoch, 100 * share, ", ".join(f"{name}={value}" for name, value in self.options.items() if value is not None),
+            )  # fmt: skip
+
+    def _features(self, network: TorchNetwork) -> tuple[Float32, Int64]:
+        """(n, u) the layer's responses, and (n,) the classes; one batch at a time."""
+        rows, classes, layer = [], [], self.layer
+        with network.undisturbed():
+            for inputs, labels in self._batches(network):
+                layer = last_hidden(network, inputs) if layer is None else layer
+                rows.append(network.responses(inputs, [layer]).mean[layer])
+                classes.append(labels)
+        return np.concatenate(rows), np.concatenate(classes)
+
+    def _batches(self, network: TorchNetwork) -> Iterator[tuple[Array, Int64]]:
+        if isinstance(self.data, (tuple, list)):
+            inputs, labels = self.data
+            for start in range(0, len(inputs), self.batch_size):
+                part, some = inputs[start : start + self.batch_size], labels[start : start + self.batch_size]
+                yield network.to_array(part) if isinstance(part, Tensor) else np.asarray(part), np.asarray(some).astype(np.int64)
+            return
+        for part, some in DataLoader(self.data, self.batch_size):
+            yield network.to_array(part), np.asarray(some).astype(np.int64)
+
+    def _said(self) -> dict[str, float]:
+        weights, n = self.sampler.weights, self.sampler.n
+        said = {"ess": effective_sample_size(weights) / n, "largest": float(weights.max() / weights.sum() * n)}
+        for name, values in self.groups.items():
+            said |= {f"share/{name}/{group}": float(weights[values == group].sum() / weights.sum()) for group in np.unique(values).tolist()}
+        return said
