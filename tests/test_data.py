@@ -517,11 +517,12 @@ def test_every_data_configuration_makes_its_data_set(tmp_path: Path, monkeypatch
         "image_folder": {"root": str(tmp_path / "folder"), "size": [3, 4]},
         "image_csv": {"csv": str(csv), "image_column": "file", "label_column": "race", "attribute_columns": ["age"]},
         "fairface": {"root": str(tmp_path / "fairface")},
-        "relabelled": {"data": {"_target_": "netlapse.data.digits"}},
+        **dict.fromkeys(("relabelled", "rotated", "coloured"), {"data": {"_target_": "netlapse.data.digits"}}),
     }
     like_fairface(tmp_path / "fairface")
     names = {path.stem for path in CONF.glob("*.yaml")}
-    assert names == {"mnist5000", "digits", "image_folder", "image_csv", "mnist", "fashion_mnist", "cifar10", "cifar100", "fairface", "relabelled"}
+    own = {"digits", "mnist5000", "image_folder", "image_csv", "fairface", "relabelled", "rotated", "coloured"}
+    assert names == own | {"mnist", "fashion_mnist", "cifar10", "cifar100"}
     for name in sorted(names):
         assert (CONF / f"{name}.yaml").read_text().startswith("# ")
         config = OmegaConf.load(CONF / f"{name}.yaml")

@@ -580,7 +580,7 @@ def test_figures_are_drawn_from_the_shell(what, record, tmp_path, capsys):
 
 
 def test_every_figure_of_a_recording_is_known_to_the_shell(record, tmp_path):
-    assert {*FIGURES} == {*ARGUMENTS, "topomap_grid", "samples"}  # the last in tests/test_figures_samples.py
+    assert {*FIGURES} == {*ARGUMENTS, "topomap_grid", "samples", "sanity"}  # the last two in tests/test_figures_samples.py and tests/test_sanity.py
     with pytest.raises(SystemExit, match=r"netlapse: a grid has groups by confusion"):
         main([f"run={record}", "what=topomap_grid", "layer=one", f"to={tmp_path / 'figure.pdf'}"])
 
@@ -588,7 +588,7 @@ def test_every_figure_of_a_recording_is_known_to_the_shell(record, tmp_path):
 def test_the_shell_says_what_is_wrong_in_a_line(record, tmp_path):
     to, of = f"to={tmp_path / 'figure.pdf'}", f"run={record}"
     for given, message in (
-        ([], "netlapse: a figure needs run=<id or folder> what=<one of topomap_row, .*samples> to=<file.pdf, .svg or .png>; got nothing"),
+        ([], "netlapse: a figure needs run=<id or folder> what=<one of topomap_row, .*samples, sanity> to=<file.pdf, .svg or .png>; got nothing"),
         ([of, to, "what=pie"], "what=<one of topomap_row"),
         (
             [of, to, "what=topomap_row"],
