@@ -517,7 +517,7 @@ def test_every_data_configuration_makes_its_data_set(tmp_path: Path, monkeypatch
         "image_folder": {"root": str(tmp_path / "folder"), "size": [3, 4]},
         "image_csv": {"csv": str(csv), "image_column": "file", "label_column": "race", "attribute_columns": ["age"]},
         "fairface": {"root": str(tmp_path / "fairface")},
-        **dict.fromkeys(("relabelled", "rotated", "coloured"), {"data": {"_target_": "netlapse.data.digits"}}),
+        **{key: {"data": {"_target_": "netlapse.data.digits"}} for key in ("relabelled", "rotated", "coloured")},
     }
     like_fairface(tmp_path / "fairface")
     names = {path.stem for path in CONF.glob("*.yaml")}
