@@ -106,6 +106,13 @@ def test_every_epoch_is_drawn_by_weights_of_the_network_as_it_stands_before_it(w
     assert np.abs(callback.used[2] - callback.used[0]).max() > 1e-4
 
 
+def test_the_options_are_those_of_the_weights() -> None:
+    _, callback, _ = fitted(1, rule="product", bins=4, alpha=0.5)
+    features = TorchNetwork(Learner().net).responses(data().tensors[0].numpy(), ["1"]).mean["1"]
+    expected = sampling_weights(features, np.arange(N) % 2, rule="product", bins=4, alpha=0.5)
+    np.testing.assert_allclose(callback.used[0], expected, rtol=1e-6)
+
+
 def test_processes_share_one_draw() -> None:
     weights = np.random.default_rng(0).random(N)
     parts = []
@@ -182,7 +189,7 @@ def test_a_draw_that_few_inputs_take_is_said(caplog: pytest.LogCaptureFixture) -
 
 def test_refreshing_leaves_the_network_and_the_random_states_as_they_were() -> None:
     sampler = AdaptiveSampler(N)
-    callback = AdaptiveSampling(sampler, (data().tensors[0], data().tensors[1]))
+    callback = AdaptiveSampling(sampler, Pairs(*data().tensors))  # whose loader draws a seed of its own
     learner = Learner().train()
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     before = {name: value.clone() for name, value in learner.state_dict().items()}
