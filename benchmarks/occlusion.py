@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
-from captum.attr import Occlusion
+from captum.attr import Occlusion as ByCaptum
 from torch import Tensor, nn
 
 from benchmarks.measure import Row, interleaved, table
 from netlapse.backends.torch import TorchNetwork
 from netlapse.models.torch import resnet18
-from netlapse.types import Float32, Int64
+from netlapse.types import Float32, Int64, Occlusion
 
 SIDE, OCCLUDER = 224, 11
 
@@ -80,7 +81,7 @@ def whole_images(module: nn.Module, image: Tensor, corners: Int64, batch_size: i
 
 def by_captum(module: nn.Module, image: Tensor, stride: int) -> None:
     """One unit's map at captum's defaults: it shows one image at a time."""
-    unit = Occlusion(lambda x: module(x)[:, 0, 0, 0])
+    unit = ByCaptum(lambda x: module(x)[:, 0, 0, 0])
     with torch.inference_mode():
         unit.attribute(image, sliding_window_shapes=(3, OCCLUDER, OCCLUDER), strides=(3, stride, stride))
 
@@ -91,11 +92,13 @@ def costs(name: str, network: nn.Module, layer: str, cut: nn.Module, stride: int
     picture: Float32 = np.random.default_rng(0).random((SIDE, SIDE, 3), dtype=np.float32)
     image = torch.from_numpy(np.moveaxis(picture, -1, 0)[None].copy())
     ours, corners = TorchNetwork(network), grid(stride)
-    ours.describe(picture[None])
-    if ours.occluded(picture, layer, corners[:2], OCCLUDER, np.zeros_like(picture)).batched:
+    clean = ours.activations(picture[None], [layer])[layer][0]
+    own = np.stack(np.unravel_index(clean.reshape(-1, clean.shape[-1]).argmax(axis=0), clean.shape[:2]), axis=1)
+    occlusion = Occlusion(picture, layer, corners, OCCLUDER, np.zeros_like(picture), np.arange(len(own)), own)
+    if ours.occluded(replace(occlusion, corners=corners[:2])).batched:
         raise SystemExit(f"{name}: occlusion shows whole images; there is nothing to measure")
     functions: dict[str, Callable[[], object]] = {
-        "ours": lambda: ours.occluded(picture, layer, corners, OCCLUDER, np.zeros_like(picture)),
+        "ours": partial(ours.occluded, occlusion),
         "whole": partial(whole_images, cut, image, corners),
         "captum": partial(by_captum, cut, image, min(stride, OCCLUDER)),  # which takes no larger one
     }
@@ -117,10 +120,10 @@ def cone(repeats: int) -> Row:
     image = torch.from_numpy(np.moveaxis(picture, -1, 0)[None].copy())
     ours, corners, some = TorchNetwork(network), grid(3), grid(15)
     ours.describe(picture[None])
-    unit, place = np.array([5]), np.array([[6, 6]])
+    occlusion = Occlusion(picture, "6", corners, OCCLUDER, np.zeros_like(picture), np.array([5]), np.array([[6, 6]]))
     times = interleaved(
         {
-            "ours": lambda: ours.occluded_at(picture, "6", corners, OCCLUDER, np.zeros_like(picture), unit, place),
+            "ours": partial(ours.occluded_at, occlusion),
             "whole": partial(whole_images, network, image, some),
         },
         repeats,

@@ -202,6 +202,27 @@ class NoField:
 
 
 @dataclass(frozen=True, eq=False)
+class Occlusion:
+    """Squares of an image in which another is seen, one after the other, and which units of a layer are looked at meanwhile.
+
+    image        (h, w, c)
+    layer        whose activation is (h', w', u)
+    corners      (p, 2) row and column of each occluder's upper left pixel; it may lie partly outside of the image
+    side         of the occluder, in pixels
+    replacement  (h, w, c) what is seen inside: a constant, noise and a blur are all the same
+    units        (m,) indices            places  (m, 2) row and column of each one's own place on the layer
+    """
+
+    image: Float32
+    layer: str
+    corners: Int64
+    side: int
+    replacement: Float32
+    units: Int64
+    places: Int64
+
+
+@dataclass(frozen=True, eq=False)
 class Occluded:
     """What occluders make of the units of a layer: one row for each occluder.
 
@@ -336,25 +357,12 @@ class Network(Protocol):
         """Every layer (h, w, u) -> the theoretical receptive field of its units, for images of this size, from the actual graph."""
         ...
 
-    def occluded(
-        self,
-        image: Array,
-        layer: str,
-        corners: Int64,
-        occluder: int,
-        replacement: Array,
-        units: Int64 | None = None,
-        places: Int64 | None = None,
-        *,
-        batch_size: int = 64,
-    ) -> Occluded:
-        """What a square of another image, its upper left pixel at each of the corners (p, 2), makes of a layer (h, w, u)."""
+    def occluded(self, occlusion: Occlusion, *, batch_size: int = 64) -> Occluded:
+        """What occluders make of the units of a layer; where whole images are shown, so many at a time."""
         ...
 
-    def occluded_at(
-        self, image: Array, layer: str, corners: Int64, occluder: int, replacement: Array, units: Int64, places: Int64, *, batch_size: int = 64
-    ) -> Float32:
-        """(p, u) the same at each unit's own place (u, 2) alone, for a few units."""
+    def occluded_at(self, occlusion: Occlusion, *, batch_size: int = 64) -> Float32:
+        """(p, m) the same at each unit's own place alone, for a few units."""
         ...
 
     def parametrised(self, inputs: Array) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from netlapse.backends.keras import KerasNetwork
 from netlapse.backends.torch import TorchNetwork
 from netlapse.models.keras import cnn, resnet18
 from netlapse.occlusion import occluded
-from netlapse.types import Field, NoField
+from netlapse.types import Field, NoField, Occlusion
 
 L = keras.layers
 
@@ -182,17 +182,18 @@ def test_occlusion_of_a_keras_model_is_by_whole_images_and_says_so() -> None:
     image, replacement = draw.normal(size=(2, 16, 12, 3)).astype(np.float32)
     layer = next(layer.name for layer in network.describe(image[None]) if len(layer.shape) == 3)
     corners = np.array([[0, 0], [-2, 5], [10, 9], [40, 0]])
-    found = network.occluded(image, layer, corners, 4, replacement)
     clean = network.activations(image[None], [layer])[layer][0]
+    units = np.arange(clean.shape[-1])
+    own = np.stack(np.unravel_index(clean.reshape(-1, len(units)).argmax(axis=0), clean.shape[:2]), axis=1)
+    found = network.occluded(Occlusion(image, layer, corners, 4, replacement, units, own))
     covered = image.copy()
     covered[0:2, 5:9] = replacement[0:2, 5:9]
     by_hand = network.activations(covered[None], [layer])[layer][0]
     np.testing.assert_allclose(found.highest[1], by_hand.max((0, 1)), rtol=1e-5)
     np.testing.assert_allclose(found.at[3], clean.max((0, 1)), rtol=1e-5)
     assert found.batched == "a Keras model, for which nothing faster is there"
-    at = network.occluded_at(image, layer, corners, 4, replacement, np.array([1]), np.array([[2, 3]]))
-    expected = occluded(network, image, layer, corners, 4, replacement, np.array([1]), np.array([[2, 3]])).at
-    np.testing.assert_array_equal(at, expected)
+    one = Occlusion(image, layer, corners, 4, replacement, np.array([1]), np.array([[2, 3]]))
+    np.testing.assert_array_equal(network.occluded_at(one), occluded(network, one).at)
 
 
 def test_all_of_this_holds_on_the_other_backend() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from netlapse.backends import torch_occlusion
 from netlapse.backends.torch import TorchNetwork
 from netlapse.models.torch import cnn, resnet18
 from netlapse.occlusion import occluded
-from netlapse.types import Field, Float32, Int64
+from netlapse.types import Field, Float32, Int64, Network, Occlusion
 
 CLOSE = 1e-5  # of the largest: convolutions are summed in another order
 
@@ -157,6 +160,23 @@ def close(found: Float32, expected: Float32) -> bool:
     return bool(np.abs(found - expected).max() <= CLOSE * np.abs(expected).max())
 
 
+def asked(
+    network: Network,
+    image: Float32,
+    layer: str,
+    corners: Int64,
+    side: int,
+    replacement: Float32,
+    units: Int64 | None = None,
+    places: Int64 | None = None,
+) -> Occlusion:
+    """Of all units where not told, each looked at where its activation is highest on the clean image."""
+    clean = network.activations(image[None], [layer])[layer][0]
+    units = np.arange(clean.shape[-1]) if units is None else units
+    own = np.stack(np.unravel_index(clean.reshape(-1, clean.shape[-1]).argmax(axis=0), clean.shape[:2]), axis=1)
+    return Occlusion(image, layer, corners, side, inside, units, own[units] if places is None else places)
+
+
 def made(name: str) -> tuple[TorchNetwork, tuple[int, int, int]]:
     make, shape = ZOO[name]
     module = make()
@@ -174,8 +194,8 @@ def test_what_changes_is_what_whole_images_change(name: str, whole_from: float, 
     for layer in spatial(network, shape):
         for occluder in (5, 1):
             corners = corners_of(shape, occluder)
-            found = network.occluded(image, layer, corners, occluder, replacement)
-            expected = occluded(network, image, layer, corners, occluder, replacement)
+            occlusion = asked(network, image, layer, corners, occluder, replacement)
+            found, expected = network.occluded(occlusion), occluded(network, occlusion)
             assert found.batched == "", layer
             assert close(found.at, expected.at), layer
             assert close(found.highest, expected.highest), layer
@@ -193,9 +213,10 @@ def test_at_given_places_alone_the_numbers_are_the_same(name: str) -> None:
         units = np.array([u - 1, 0, u // 2, 0])
         places = np.array([[0, 0], [h - 1, w - 1], [h // 2, w // 2], [draw.integers(h), draw.integers(w)]])
         corners = corners_of(shape, 4)
-        expected = occluded(network, image, layer, corners, 4, replacement, units, places).at
-        assert close(network.occluded_at(image, layer, corners, 4, replacement, units, places), expected), layer
-        assert close(network.occluded(image, layer, corners, 4, replacement, units, places).at, expected), layer
+        occlusion = asked(network, image, layer, corners, 4, replacement, units, places)
+        expected = occluded(network, occlusion).at
+        assert close(network.occluded_at(occlusion), expected), layer
+        assert close(network.occluded(occlusion).at, expected), layer
 
 
 def test_in_double_precision_nothing_but_rounding_to_single_is_left() -> None:
@@ -203,7 +224,8 @@ def test_in_double_precision_nothing_but_rounding_to_single_is_left() -> None:
     network = TorchNetwork(network.module.double())
     image, replacement = images(shape)
     corners = corners_of(shape, 5)
-    found, expected = (ask(image, "end", corners, 5, replacement) for ask in (network.occluded, lambda *args: occluded(network, *args)))
+    occlusion = asked(network, image, "end", corners, 5, replacement)
+    found, expected = network.occluded(occlusion), occluded(network, occlusion)
     np.testing.assert_allclose(found.at, expected.at, rtol=2e-7, atol=1e-12)
     np.testing.assert_allclose(found.highest, expected.highest, rtol=2e-7, atol=1e-12)
 
@@ -215,7 +237,7 @@ def test_occluders_outside_of_the_field_change_nothing_at_all_and_those_that_mee
     assert isinstance(field, Field)
     corners = np.stack(np.meshgrid(np.arange(-4, 28), np.arange(-4, 33), indexing="ij"), axis=-1).reshape(-1, 2)
     places = np.array([[3, 4]])
-    at = network.occluded_at(image, "10", corners, 4, replacement, np.array([1]), places)[:, 0]
+    at = network.occluded_at(asked(network, image, "10", corners, 4, replacement, np.array([1]), places))[:, 0]
     low = np.array([field.offset[axis] + places[0, axis] * field.stride[axis] for axis in (0, 1)])
     meets = ((corners + 4 > low) & (corners < low + field.size)).all(axis=1)
     clean = network.activations(image[None], ["10"])["10"][0, 3, 4, 1]
@@ -223,16 +245,6 @@ def test_occluders_outside_of_the_field_change_nothing_at_all_and_those_that_mee
     assert meets.any()
     assert (~meets).any()
     assert (np.abs(at[meets] - clean) > 1e-6).mean() > 0.8
-
-
-def test_a_unit_is_read_where_it_is_highest_on_the_clean_image() -> None:
-    network, shape = made("vgg")
-    image, replacement = images(shape)
-    clean = network.activations(image[None], ["7"])["7"][0]
-    away = np.array([[100, 100]])
-    found = network.occluded(image, "7", away, 5, replacement)
-    np.testing.assert_allclose(found.at[0], clean.max((0, 1)), rtol=1e-6)
-    np.testing.assert_array_equal(found.at, found.highest)
 
 
 class Backwards(nn.Module):
@@ -262,14 +274,15 @@ def test_what_cannot_be_followed_is_shown_whole_images_and_named(
     network = TorchNetwork(randomised(Backwards(between)))
     image, replacement = images((14, 13, 3))
     corners = corners_of((14, 13, 3), 4)
+    occlusion = asked(network, image, "after", corners, 4, replacement)
     with caplog.at_level(logging.WARNING):
-        found = network.occluded(image, "after", corners, 4, replacement, batch_size=7)
+        found = network.occluded(occlusion, batch_size=7)
     assert found.batched == reason
     assert f"occlusion of layer 'after' shows whole images, as it does not know how to follow {reason}" in caplog.text
-    expected = occluded(network, image, "after", corners, 4, replacement)
+    expected = occluded(network, occlusion)
     assert close(found.at, expected.at)
     assert close(found.highest, expected.highest)
-    before = network.occluded(image, "before", corners, 4, replacement)
+    before = network.occluded(asked(network, image, "before", corners, 4, replacement))
     assert before.batched == ""  # what comes after a layer is not on the way to it
 
 
@@ -284,10 +297,10 @@ def test_what_comes_after_the_layer_does_not_run() -> None:
     module = nn.Sequential(nn.Conv2d(3, 2, 3), Fails())
     network = TorchNetwork(module)
     image, replacement = images((8, 8, 3))
-    network.describe(image[None])
+    occlusion = asked(network, image, "0", np.array([[1, 1]]), 2, replacement)
     Fails.armed = True
-    network.occluded(image, "0", np.array([[1, 1]]), 2, replacement)
-    network.occluded_at(image, "0", np.array([[1, 1]]), 2, replacement, np.array([0]), np.array([[0, 0]]))
+    network.occluded(occlusion)
+    network.occluded_at(occlusion)
 
 
 def test_nothing_is_left_on_the_network() -> None:
@@ -299,9 +312,9 @@ def test_nothing_is_left_on_the_network() -> None:
         parameter.grad = torch.ones_like(parameter)
     state = torch.get_rng_state()
     image, replacement = images(shape)
-    layer = spatial(network, shape)[0]
-    network.occluded(image, layer, corners_of(shape, 5), 5, replacement)
-    network.occluded_at(image, layer, corners_of(shape, 5), 5, replacement, np.array([0]), np.array([[0, 0]]))
+    occlusion = asked(network, image, spatial(network, shape)[0], corners_of(shape, 5), 5, replacement)
+    network.occluded(occlusion)
+    network.occluded_at(occlusion)
     network.fields(image[None])
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert modes == [part.training for part in module.modules()]
@@ -315,7 +328,7 @@ def test_nothing_is_left_on_the_network() -> None:
     [
         ({"layer": "11"}, r"layer '11' has shape \(\d+,\) and no positions in an image; those that have are \['0', '1'"),
         ({"layer": "conv9"}, r"no layer named 'conv9'; this network has \['0', '1'"),
-        ({"occluder": 0}, "the occluder is 0 pixels wide; expected at least 1"),
+        ({"side": 0}, "the occluder is 0 pixels wide; expected at least 1"),
         ({"corners": np.zeros((2, 3), int)}, r"corners have shape \(2, 3\) and dtype int64; expected \(p, 2\) integers"),
         ({"corners": np.zeros((2, 2))}, r"corners have shape \(2, 2\) and dtype float64; expected \(p, 2\) integers"),
         ({"replacement": np.zeros((80, 67, 1))}, r"an image \(80, 67, 3\) and a replacement \(80, 67, 1\); expected two of one shape"),
@@ -324,10 +337,10 @@ def test_nothing_is_left_on_the_network() -> None:
         ({"places": np.full((6, 2), 19)}, r"places have shape \(6, 2\); expected \(6, 2\), a row of 0 to 18"),
     ],
 )
-def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:
+def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
     network, shape = made("alexnet")
     image, replacement = images(shape)
-    given = {"image": image, "layer": "0", "corners": np.array([[0, 0]]), "occluder": 5, "replacement": replacement} | change
-    for ask in (network.occluded, lambda **given: occluded(network, **given)):
+    occlusion = replace(asked(network, image, "0", np.array([[0, 0]]), 5, replacement), **change)
+    for ask in (network.occluded, network.occluded_at, partial(occluded, network)):
         with pytest.raises(ValueError, match=message):
-            ask(**given)
+            ask(occlusion)

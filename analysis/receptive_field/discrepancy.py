@@ -8,7 +8,7 @@ from typing import Literal, cast, get_args
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from netlapse.types import Array, Float32, Int64, Network
+from netlapse.types import Array, Float32, Int64, Network, Occlusion
 
 At = Literal["own", "maximum"]
 Fill = float | str | Array
@@ -58,8 +58,8 @@ def discrepancy_maps(
     places = np.stack(np.divmod(own, clean.shape[1]), axis=1)
     covered = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, 2)
     hidden = replacement(image, fill, occluder, seed)
-    given = image, layer, covered, occluder, hidden, chosen, places
-    found = network.occluded_at(*given, batch_size=batch_size) if at == "own" else network.occluded(*given, batch_size=batch_size).highest
+    occlusion = Occlusion(image, layer, covered, occluder, hidden, chosen, places)
+    found = network.occluded_at(occlusion, batch_size=batch_size) if at == "own" else network.occluded(occlusion, batch_size=batch_size).highest
     return np.asarray((flat[own, chosen] - found).T.reshape(len(chosen), len(grid[0]), len(grid[1])), np.float32)
 
 

@@ -38,6 +38,7 @@ from netlapse.types import (
     Magnitude,
     NoField,
     Occluded,
+    Occlusion,
     Peaks,
     ProbeSet,
     Responses,
@@ -281,26 +282,13 @@ class RecordedNetwork:
         """No field: what was recorded does not say what the layers compute."""
         return {layer.name: NoField("what was recorded", layer.name) for layer in self.describe(inputs) if len(layer.shape) == 3}
 
-    def occluded(
-        self,
-        image: Array,
-        layer: str,
-        corners: Int64,
-        occluder: int,
-        replacement: Array,
-        units: Int64 | None = None,
-        places: Int64 | None = None,
-        *,
-        batch_size: int = 64,
-    ) -> Occluded:
+    def occluded(self, occlusion: Occlusion, *, batch_size: int = 64) -> Occluded:
         """Raises ValueError: images with something covered were not recorded."""
         raise ValueError(f"what was recorded in {self.folder} answers the recorded inputs alone, and none with a part covered; take a network")
 
-    def occluded_at(
-        self, image: Array, layer: str, corners: Int64, occluder: int, replacement: Array, units: Int64, places: Int64, *, batch_size: int = 64
-    ) -> Float32:
+    def occluded_at(self, occlusion: Occlusion, *, batch_size: int = 64) -> Float32:
         """Raises ValueError as `occluded`."""
-        return self.occluded(image, layer, corners, occluder, replacement, units, places).at
+        return self.occluded(occlusion).at
 
     def parametrised(self, inputs: Array) -> tuple[str, ...]:
         """Nothing: what was recorded has no parameters."""

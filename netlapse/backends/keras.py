@@ -38,6 +38,7 @@ from netlapse.types import (
     Magnitude,
     NoField,
     Occluded,
+    Occlusion,
     Peaks,
     Responses,
     Role,
@@ -492,27 +493,13 @@ class KerasNetwork:
                 found[layer.name] = field_of(state, axes, layer.name)
         return found
 
-    def occluded(
-        self,
-        image: Array,
-        layer: str,
-        corners: Int64,
-        occluder: int,
-        replacement: Array,
-        units: Int64 | None = None,
-        places: Int64 | None = None,
-        *,
-        batch_size: int = 64,
-    ) -> Occluded:
+    def occluded(self, occlusion: Occlusion, *, batch_size: int = 64) -> Occluded:
         """Activations of a layer under occluders, by whole images in batches; see `TorchNetwork.occluded`."""
-        why = "a Keras model, for which nothing faster is there"
-        return occluded(self, image, layer, corners, occluder, replacement, units, places, batch_size=batch_size, why=why)
+        return occluded(self, occlusion, batch_size=batch_size, why="a Keras model, for which nothing faster is there")
 
-    def occluded_at(
-        self, image: Array, layer: str, corners: Int64, occluder: int, replacement: Array, units: Int64, places: Int64, *, batch_size: int = 64
-    ) -> Float32:
-        """(p, u) what `occluded` has `at` each unit's own place."""
-        return self.occluded(image, layer, corners, occluder, replacement, units, places, batch_size=batch_size).at
+    def occluded_at(self, occlusion: Occlusion, *, batch_size: int = 64) -> Float32:
+        """(p, m) what `occluded` has `at` each unit's own place."""
+        return self.occluded(occlusion, batch_size=batch_size).at
 
     def _attributed(self, inputs: Array, classes: Int64, gradient: bool, layers: Sequence[str]) -> Attributions:
         described = self._known(inputs, layers)

@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from netlapse.backends import Part, checked_classes, checked_groups, torch_field
 from netlapse.backends.receptive import field_of
 from netlapse.backends.torch_maps import ActivationMaps, constant_parameters, score_of
 from netlapse.backends.torch_trace import Reached, Trace, recorded
-from netlapse.occlusion import batched, checked, own_places
+from netlapse.occlusion import batched, check
 from netlapse.types import (
     Array,
     Attributions,
@@ -41,11 +42,14 @@ from netlapse.types import (
     Magnitude,
     NoField,
     Occluded,
+    Occlusion,
     Peaks,
     Responses,
     Role,
     Spatial,
 )
+
+Found = TypeVar("Found")
 
 log = logging.getLogger(__name__)
 
@@ -411,61 +415,38 @@ class TorchNetwork:
             found[name] = field_of(states[trace.layers[name]], order, name)
         return found
 
-    def occluded(
-        self,
-        image: Array,
-        layer: str,
-        corners: Int64,
-        occluder: int,
-        replacement: Array,
-        units: Int64 | None = None,
-        places: Int64 | None = None,
-        *,
-        batch_size: int = 64,
-    ) -> Occluded:
+    def occluded(self, occlusion: Occlusion, *, batch_size: int = 64) -> Occluded:
         """Activations of a layer under occluders, computed only where they change anything; what whole images give, to rounding.
-
-        image        (h, w, c)
-        corners      (p, 2) row and column of each occluder's upper left pixel; it may lie partly outside of the image
-        occluder     its side in pixels
-        replacement  (h, w, c) what is seen inside
-        units        (u,) indices; None: all of the layer
-        places       (u, 2) each unit's own place on the layer; None: where its activation is highest on the clean image
 
         Where an operation on the way to the layer is not known, whole images are shown in batches, the result says why and a
         warning names it. Raises ValueError for a layer that is not (h, w, u) and for what does not fit.
         """
-        given = self._to_occlude(image, layer, corners, occluder, replacement, units, places)
         try:
-            with self.undisturbed(), torch.no_grad():
-                trace, target = self._traced(image, layer)
-                places = own_places(_numpy(trace.values[target].movedim(1, -1))[0], given[3]) if places is None else np.asarray(places)
-                return Occluded(*torch_occlusion.occlude(trace, target, given[1], occluder, self._replacement(given[2]), given[3], places))
+            return Occluded(*self._followed(torch_occlusion.occlude, occlusion))
         except torch_occlusion.Unknown as unknown:
-            log.warning("netlapse: occlusion of layer %r shows whole images, as it does not know how to follow %s", layer, unknown.reason)
+            log.warning("netlapse: occlusion of layer %r shows whole images, as it does not know how to follow %s", occlusion.layer, unknown.reason)
             with self.undisturbed():
-                return batched(lambda shown: self._until(shown, layer), given[0], given[1], occluder, *given[2:], places, batch_size, unknown.reason)
+                return batched(partial(self._until, layer=occlusion.layer), occlusion, batch_size, unknown.reason)
 
-    def occluded_at(
-        self, image: Array, layer: str, corners: Int64, occluder: int, replacement: Array, units: Int64, places: Int64, *, batch_size: int = 64
-    ) -> Float32:
-        """(p, u) what `occluded` has `at` each unit's own place, and no more: for a few units, many times as fast.
+    def occluded_at(self, occlusion: Occlusion, *, batch_size: int = 64) -> Float32:
+        """(p, m) what `occluded` has `at` each unit's own place, and no more: for a few units, many times as fast.
 
         Only occluders that meet a unit's theoretical field are looked at, and only what the unit sees of what they change.
         """
-        given = self._to_occlude(image, layer, corners, occluder, replacement, units, places)
         try:
-            with self.undisturbed(), torch.no_grad():
-                trace, target = self._traced(image, layer)
-                return torch_occlusion.occlude_at(trace, target, given[1], occluder, self._replacement(given[2]), given[3], np.asarray(places))
+            return self._followed(torch_occlusion.occlude_at, occlusion)
         except torch_occlusion.Unknown:
-            return self.occluded(image, layer, corners, occluder, replacement, units, places, batch_size=batch_size).at
+            return self.occluded(occlusion, batch_size=batch_size).at
 
-    def _to_occlude(self, image: Array, layer: str, *others: Any) -> tuple[Float32, Int64, Float32, Int64]:
-        known = layer in self._axes or layer in {found.name for found in self.describe(np.asarray(image)[None])}
-        if not known and layer in self._refused:
-            raise ValueError(self._unknown_layers([layer]))
-        return checked(self.describe(np.asarray(image)[None]), image, layer, *others)
+    def _followed(self, occlude: Callable[..., Found], asked: Occlusion) -> Found:
+        """What a function of `torch_occlusion` finds on the way from the image to the layer."""
+        described = self.describe(asked.image[None])
+        if asked.layer in self._refused and asked.layer not in {layer.name for layer in described}:
+            raise ValueError(self._unknown_layers([asked.layer]))
+        check(described, asked)
+        with self.undisturbed(), torch.no_grad():
+            trace, target = self._traced(asked.image, asked.layer)
+            return occlude(trace, target, asked.corners, asked.side, self.to_tensor(asked.replacement[None]), asked.units, asked.places)
 
     def _traced(self, image: Array, layer: str) -> tuple[Trace, int]:
         """The way from an image to a layer, and the layer's number on it; both channels-first."""
@@ -475,9 +456,6 @@ class TorchNetwork:
         if layer not in trace.layers:
             raise torch_occlusion.Unknown(trace.escaped or "an operation that torch functions do not show", layer)
         return trace, trace.layers[layer]
-
-    def _replacement(self, image: Float32) -> Tensor:
-        return self.to_tensor(image[None])
 
     def _until(self, inputs: Array, layer: str) -> Float32:
         """The activation of one layer, by a forward that ends there."""
