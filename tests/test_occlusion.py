@@ -174,7 +174,7 @@ def asked(
     clean = network.activations(image[None], [layer])[layer][0]
     units = np.arange(clean.shape[-1]) if units is None else units
     own = np.stack(np.unravel_index(clean.reshape(-1, clean.shape[-1]).argmax(axis=0), clean.shape[:2]), axis=1)
-    return Occlusion(image, layer, corners, side, inside, units, own[units] if places is None else places)
+    return Occlusion(image, layer, corners, side, replacement, units, own[units] if places is None else places)
 
 
 def made(name: str) -> tuple[TorchNetwork, tuple[int, int, int]]:
