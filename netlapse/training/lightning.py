@@ -22,7 +22,11 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch
 
 
 class Classifier(pl.LightningModule):
-    """A network trained with cross entropy; logs loss and accuracy of training and validation per epoch."""
+    """A network trained with cross entropy, or with losses of its own; logs loss and accuracy of training and validation per epoch.
+
+    A network has losses of its own where it has a method `input_losses(inputs, labels)`; see `losses` here for what it returns. Its
+    numbers are logged beside the loss.
+    """
 
     def __init__(
         self, network: nn.Module, *, optimizer: str = "adam", learning_rate: float = 1e-3, weight_decay: float = 0.0, momentum: float = 0.0
@@ -36,6 +40,15 @@ class Classifier(pl.LightningModule):
         assert isinstance(logits, Tensor)
         return logits
 
+    def losses(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        """Of one forward: (n,) the loss of each input, whose mean is trained on, (n, k) the logits, and numbers worth a curve, by name."""
+        own = getattr(self.network, "input_losses", None)
+        if own is not None:
+            found: tuple[Tensor, Tensor, Mapping[str, Tensor]] = own(inputs, labels)
+            return found
+        logits = self(inputs)
+        return cross_entropy(logits, labels, reduction="none"), logits, {}
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         return self._shared_step(batch, "train")
 
@@ -44,10 +57,10 @@ class Classifier(pl.LightningModule):
 
     def _shared_step(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
         inputs, labels = batch
-        logits = self(inputs)
-        loss = cross_entropy(logits, labels)
-        accuracy = (logits.argmax(dim=1) == labels).float().mean()
-        self.log_dict({f"{part}_loss": loss, f"{part}_accuracy": accuracy}, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=True)
+        losses, logits, numbers = self.losses(inputs, labels)
+        loss = losses.mean()
+        said = {"loss": loss, "accuracy": (logits.argmax(dim=1) == labels).float().mean(), **numbers}
+        self.log_dict({f"{part}_{name}": value for name, value in said.items()}, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=True)
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
