@@ -65,7 +65,7 @@ def run_training(cfg: DictConfig) -> None:
         if probe is not None:
             kept = tracker.checkpoint_folder if cfg.checkpoint.keep else None
             callbacks.append(instantiate(cfg.callback)(probe=probe, tracker=tracker, checkpoints=kept))
-        instantiate(cfg.framework.fit)(network, data, callbacks=callbacks, metrics=tracker.metrics, **_trainer(cfg))
+        instantiate(cfg.framework.fit)(network, data, callbacks=callbacks, metrics=tracker.metrics, **_remedy(cfg), **_trainer(cfg))
         failed = False
     except (KeyboardInterrupt, SystemExit):
         failed = None
@@ -81,7 +81,7 @@ def run_checkpoints(cfg: DictConfig) -> None:
     schedule: Schedule = instantiate(cfg.schedule)
     folder = Path(cfg.folder) if cfg.folder else home() / "checkpoints" / time.strftime("%Y-%m-%d_%H-%M-%S")
     callback = instantiate(cfg.callback)(folder=folder, schedule=schedule)
-    instantiate(cfg.framework.fit)(network, data, callbacks=[callback], **_trainer(cfg))
+    instantiate(cfg.framework.fit)(network, data, callbacks=[callback], **_remedy(cfg), **_trainer(cfg))
     saved = sorted(callback.checkpoints.saved, key=int)
     if not saved:
         raise SystemExit(f"netlapse: the schedule was due at no step of this training; no checkpoint in {folder}")
@@ -104,9 +104,14 @@ def _trainer(cfg: DictConfig) -> dict[str, Any]:
     return {str(name): value for name, value in options.items()}
 
 
+def _remedy(cfg: DictConfig) -> dict[str, object]:
+    """The keyword of `fit`, where there is one: a training of the user's own need not know it."""
+    return {"remedy": instantiate(cfg.remedy)} if cfg.get("remedy") else {}
+
+
 def _params(cfg: DictConfig) -> dict[str, object]:
     """The few choices worth a column in MLflow; the whole config is the artifact `config.yaml`."""
-    chosen = {name: cfg[name].get("_target_", "").rpartition(".")[2] for name in ("data", "model", "layout") if cfg.get(name)}
+    chosen = {name: cfg[name].get("_target_", "").rpartition(".")[2] for name in ("data", "model", "layout", "remedy") if cfg.get(name)}
     if "layout" in (cfg.get("layout") or {}):  # what `over_time` is around
         chosen["layout"] = cfg.layout.layout.get("_target_", "").rpartition(".")[2]
     chosen["grouping"] = str(cfg.grouping.get("path", cfg.grouping._target_)).rpartition(".")[2]

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 import netlapse
 import netlapse.conf
 from netlapse.tracking.folder import FolderTracker
+from netlapse.training.remedies import Remedy
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -28,6 +29,8 @@ CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml")
 NEEDS = {
     ("tracker", "folder"): ["tracker.folder={tmp}/record"],
     ("grouping", "attribute"): ["grouping._args_=[race]"],
+    ("remedy", "group_balanced"): ["remedy.attribute=rotated"],
+    ("remedy", "group_dro"): ["remedy.attribute=rotated"],
     ("masks", "folder"): ["masks.of.folder={tmp}/images"],
     ("masks", "file"): ["masks.of.path={tmp}/masks.npz"],
     ("masks", "boxes"): ["masks.of.csv={tmp}/boxes.csv"],
@@ -79,6 +82,8 @@ def test_every_choice_composes_and_can_be_built(group: str, choice: str, tmp_pat
         assert len(data.test_inputs)
     elif group == "callback" and cfg.callback:
         assert callable(instantiate(cfg.callback))
+    elif group == "remedy" and cfg.remedy:
+        assert isinstance(instantiate(cfg.remedy), Remedy)
     elif group == "saliency":
         built = instantiate(cfg.saliency).methods
         assert built is None or all(callable(method) for method in built.values())

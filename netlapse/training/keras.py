@@ -12,6 +12,7 @@ import keras
 from netlapse.callbacks.keras import ObserverCallback, renamed, steps_taken
 from netlapse.data.dataset import Dataset
 from netlapse.training import Metrics, check_choices, surviving
+from netlapse.training.remedies import Remedy
 
 OPTIMIZERS = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
 
@@ -48,17 +49,21 @@ def fit(
     seed: int = 0,
     metrics: Metrics | None = None,
     progress: bool = True,
+    remedy: Remedy | None = None,
     options: Mapping[str, object] | None = None,
 ) -> keras.callbacks.History:
     """Compile the network, train it on `data` with cross entropy of its logits, and validate on the test part after each epoch.
 
     weight_decay  decoupled from the gradient (Loshchilov and Hutter, 2019), as Keras's optimizers have it
     metrics       is told the training's metrics and the optimiser's step; what it raises is reported once and ends nothing
+    remedy        what is changed for the sake of small groups, see `netlapse.training.remedies`; None: nothing
     options       more arguments of `keras.Model.fit`
 
     Raises ValueError for a number of epochs or a batch size below 1, an unknown optimizer, a learning rate not above 0.
     """
     check_choices(max_epochs, batch_size, optimizer, learning_rate, OPTIMIZERS)
+    if remedy is not None:
+        raise ValueError(f"remedy is {remedy}, which is not there in Keras; expected none, or framework=torch")
     seed_everything(seed)
     kind = OPTIMIZERS[optimizer]
     # torch's epsilon, for the same training in both frameworks.

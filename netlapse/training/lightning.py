@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from netlapse.data.dataset import Dataset
 from netlapse.training import Metrics, check_choices, surviving
+from netlapse.training.remedies import Remedy
 from netlapse.types import Array, Int64
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -110,16 +111,20 @@ def fit(
     seed: int = 0,
     metrics: Metrics | None = None,
     progress: bool = True,
+    remedy: Remedy | None = None,
     options: Mapping[str, object] | None = None,
 ) -> pl.Trainer:
     """Train the network on `data`, validate on its test part after each epoch, and return the trainer.
 
     metrics  is told the training's metrics and the optimiser's step; what it raises is reported once and ends nothing
+    remedy   what is changed for the sake of small groups, see `netlapse.training.remedies`; None: nothing
     options  more arguments of `pytorch_lightning.Trainer`
 
     Raises ValueError for a number of epochs or a batch size below 1, an unknown optimizer, a learning rate not above 0.
     """
     check_choices(max_epochs, batch_size, optimizer, learning_rate, OPTIMIZERS)
+    if remedy is not None:
+        raise ValueError(f"remedy is {remedy}, which is not there in Lightning yet; expected none")
     seed_everything(seed)
     module = Classifier(network, optimizer=optimizer, learning_rate=learning_rate, weight_decay=weight_decay, momentum=momentum)
     train = DataLoader(_tensors(data.train_inputs, data.train_labels), batch_size, shuffle=True, generator=torch.Generator().manual_seed(seed))
