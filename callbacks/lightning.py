@@ -117,7 +117,7 @@ class ObserverCallback(Observing, _Scheduled):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         with restored_random_states():
             processes = Processes()
-            network = TorchNetwork(_submodule(pl_module, self.module), output=self.output, channels_first=self.channels_first)
+            network = TorchNetwork(submodule(pl_module, self.module), output=self.output, channels_first=self.channels_first)
             probe = processes.from_first(partial(self._open, trainer, network))
             self.shared = SharedPass(processes, network, probe, self.grouping, self.batch_size)
 
@@ -168,7 +168,7 @@ class ObserverCallback(Observing, _Scheduled):
         return MlflowTracker()
 
 
-def _submodule(module: pl.LightningModule, name: str | None) -> torch.nn.Module:
+def submodule(module: pl.LightningModule, name: str | None) -> torch.nn.Module:
     if name is None:
         return module
     try:
