@@ -23,7 +23,8 @@ from netlapse.analysis.saliency.cam import grad_cam
 from netlapse.analysis.saliency.gradients import gradient, gradient_times_input, integrated_gradients, smooth_gradient
 from netlapse.analysis.saliency.maps import distance, mean_defined, similarity, similarity_to_others
 from netlapse.analysis.saliency.occluding import occlusion
-from netlapse.analysis.saliency.panel import Target, check_target, explained_classes, panel_of
+from netlapse.analysis.saliency.panel import Target, check_target, explained_classes
+from netlapse.probe import panel_of
 from netlapse.render import CheckedRow, checks_table
 from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, Snapshot, UInt8, checked_by
 

@@ -178,6 +178,18 @@ def from_data(data: Dataset, *, per_class: int, seed: int = 0, part: str = "test
     return choose(inputs, labels, per_class=per_class, seed=seed, class_names=tuple(data.class_names), attributes=attributes, ids=ids)
 
 
+def panel_of(labels: Int64, size: int) -> Int64:
+    """(m,) indices of some inputs of all classes: the first of each class, then the second of each, ..., until there are `size`.
+
+    Classes take turns in ascending order; a class that has no more inputs is passed over. Nothing but the labels matters.
+    """
+    labels = np.asarray(labels)
+    turn = np.zeros(len(labels), np.int64)
+    for k in np.unique(labels):
+        turn[labels == k] = np.arange((labels == k).sum())
+    return np.lexsort((labels, turn))[:size].astype(np.int64)
+
+
 def unbalanced(data: Dataset, *, per_class: int, seed: int = 0, part: str = "test") -> ProbeSet:
     """A probe of as many inputs as `from_data` chooses, which classes share in random proportions.
 

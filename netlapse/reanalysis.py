@@ -116,7 +116,7 @@ def read_answers(path: Path) -> Answers | None:
     return Answers(GroupStatistics(names=names, seconds=float(arrays["seconds"]), **per_layer, **rest), asked)  # type: ignore[arg-type]
 
 
-_PER_LAYER = ("sums", "squares", "low", "high", "active", "peaks", "top", "top_values", "broken")
+_PER_LAYER = ("sums", "squares", "low", "high", "active", "peaks", "top", "top_values", "broken", "kept")
 
 
 def _name(step: int) -> str:

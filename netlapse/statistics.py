@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from netlapse.probe import panel_of
 from netlapse.types import Float32, Float64, Grouping, Int64, Network, ProbeSet, Responses
 
 
@@ -27,6 +28,7 @@ class GroupStatistics:
     broken   layer -> () the first input with a response that is NaN or infinite; -1 where there is none
     groups   (n,) each input's group          logits   (n, k), None where the network has none
     seconds  what the pass took
+    kept     layer -> (m, u) the responses to the inputs `kept_inputs`: a sample of what sums cannot tell, whatever the probe's size
     """
 
     names: tuple[str, ...]
@@ -43,6 +45,7 @@ class GroupStatistics:
     groups: Int64
     logits: Float32 | None
     seconds: float = 0.0
+    kept: Mapping[str, Float32] = field(default_factory=dict)
 
     def profile(self, layer: str) -> Float64:
         """(g, u) the mean response of each unit over each group's inputs; NaN rows for groups without inputs."""
@@ -119,6 +122,7 @@ class GroupStatistics:
             np.concatenate([self.groups, other.groups]),
             logits,
             self.seconds + other.seconds,
+            {layer: np.concatenate([rows, other.kept[layer]]) for layer, rows in self.kept.items()},
         )
 
 
@@ -153,6 +157,7 @@ def share_of_statistics(
     fixed = None if getattr(grouping, "reads_logits", True) else _checked(grouping(probe, None), len(probe))
     names = fixed[1] if fixed else None
     subtotals: list[Subtotal] = []
+    kept = kept_inputs(probe.labels)
     n_batches = -(-len(probe) // batch_size)
     with network.undisturbed():
         for index in range(n_batches * share // shares, n_batches * (share + 1) // shares):
@@ -171,7 +176,7 @@ def share_of_statistics(
                 names = found
             if not subtotals:
                 _check_size(len(names), {layer: responses.mean[layer].shape[1] for layer in layers}, _name(grouping))
-            batch = _of_batch(responses, groups, names, layers)
+            batch = _of_batch(responses, groups, names, layers, kept[(kept >= start) & (kept < stop)] - start)
             _add(subtotals, Subtotal(0, index, batch))
     return subtotals
 
@@ -212,14 +217,23 @@ def _check_size(groups: int, units: Mapping[str, int], grouping: str) -> None:
 TOP = 4
 """How many of the inputs that activate a unit most are remembered."""
 
+KEPT = 256
+"""How many inputs the responses to which are kept, at most."""
+
+
+def kept_inputs(labels: Int64) -> Int64:
+    """(m,) the inputs of a probe with these labels (n,) to which the responses are kept, ascending: `KEPT` of them, or all; see `panel_of`."""
+    return np.sort(panel_of(labels, KEPT))
+
 
 @np.errstate(invalid="ignore")
-def _of_batch(responses: Responses, groups: Int64, names: tuple[str, ...], layers: Sequence[str]) -> GroupStatistics:
+def _of_batch(responses: Responses, groups: Int64, names: tuple[str, ...], layers: Sequence[str], kept: Int64) -> GroupStatistics:
     # Rows sorted by group are added up in runs: the cost does not grow with the number of groups.
     order = np.argsort(groups, kind="stable")
     present, starts = np.unique(groups[order], return_index=True)
     g = len(names)
-    found: dict[str, dict[str, Any]] = {part: {} for part in ("sums", "squares", "low", "high", "active", "peaks", "top", "top_values", "broken")}
+    parts = ("sums", "squares", "low", "high", "active", "peaks", "top", "top_values", "broken", "kept")
+    found: dict[str, dict[str, Any]] = {part: {} for part in parts}
     for layer in layers:
         mean, highest = responses.mean[layer][order].astype(np.float64), responses.high[layer]
         units = mean.shape[1]
@@ -230,6 +244,7 @@ def _of_batch(responses: Responses, groups: Int64, names: tuple[str, ...], layer
         found["peaks"][layer][present] = np.maximum.reduceat(highest[order], starts, axis=0)
         found["low"][layer], found["high"][layer] = responses.low[layer].min(axis=0), highest.max(axis=0)
         found["top"][layer], found["top_values"][layer] = _top(np.arange(len(groups)), highest)
+        found["kept"][layer] = responses.mean[layer][kept]
         finite = np.isfinite(found["sums"][layer]).all()
         found["broken"][layer] = np.asarray(-1 if finite else np.flatnonzero(~np.isfinite(responses.mean[layer]).all(axis=1))[0])
     counts = np.bincount(groups, minlength=g).astype(np.int64)

@@ -260,7 +260,7 @@ def test_answers_of_a_network_come_out_of_their_file_as_they_went_in(tmp_path: P
     logits = rng.random((3, 2)).astype(np.float32)
     extremes = {name: values.astype(np.float32) for name, values in layers.items()}
     statistics = GroupStatistics(
-        ("x", "y"), np.array([1, 2]), layers, layers, low, low, whole, extremes, whole, extremes, first, np.array([0, 1, 1]), logits, 0.5
+        ("x", "y"), np.array([1, 2]), layers, layers, low, low, whole, extremes, whole, extremes, first, np.array([0, 1, 1]), logits, 0.5, extremes
     )
     write_answers(tmp_path / "a.npz", Answers(statistics, {"saliency/maps/g": rng.random((2, 2))}))
     found = read_answers(tmp_path / "a.npz")
@@ -268,7 +268,7 @@ def test_answers_of_a_network_come_out_of_their_file_as_they_went_in(tmp_path: P
     assert found.statistics is not None
     for part in ("names", "counts", "groups", "logits", "seconds"):
         np.testing.assert_array_equal(getattr(found.statistics, part), getattr(statistics, part))
-    for part in ("sums", "squares", "low", "high", "active", "peaks", "top", "top_values", "broken"):
+    for part in ("sums", "squares", "low", "high", "active", "peaks", "top", "top_values", "broken", "kept"):
         assert list(getattr(found.statistics, part)) == ["a/b", ""]
         for layer, values in getattr(statistics, part).items():
             np.testing.assert_array_equal(getattr(found.statistics, part)[layer], values)

@@ -13,7 +13,7 @@ from sklearn.feature_selection import f_classif
 
 from netlapse.analysis.nap import scale, separability
 from netlapse.probe import NamedGrouping, by_attribute, by_confusion, by_label, by_outcome
-from netlapse.statistics import TOP, GroupStatistics, group_statistics, share_of_statistics, total
+from netlapse.statistics import KEPT, TOP, GroupStatistics, group_statistics, kept_inputs, share_of_statistics, total
 from netlapse.types import Layer, ProbeSet, Responses
 
 
@@ -476,3 +476,25 @@ def test_a_unit_that_is_infinite_for_every_input_is_neither_finite_nor_constant(
     assert infinite.finite("x").tolist() == [True, False]
     assert infinite.constant("x").tolist() == [True, False]
     np.testing.assert_array_equal(infinite.sums_of_squares("x"), [[0, np.nan], [0, np.nan]])
+
+
+@pytest.mark.parametrize("batch_size", [7, 64, 1000])
+def test_the_responses_that_are_kept_are_those_to_some_inputs_of_every_class_however_the_probe_is_dealt_out(batch_size: int) -> None:
+    shown, network = probe(600), Table()
+    kept = kept_inputs(shown.labels)
+    assert len(kept) == KEPT == len(set(kept.tolist()))
+    assert (np.diff(kept) > 0).all()
+    counts = np.bincount(shown.labels[kept], minlength=3)
+    assert counts.max() - counts.min() <= 1
+    whole = network.responses(shown.inputs, LAYERS).mean
+    shares = [share_of_statistics(network, shown, by_label, LAYERS, batch_size=batch_size, share=i, shares=3) for i in range(3)]
+    dealt = total([subtotal for share in shares for subtotal in share])
+    for found in (dealt, group_statistics(network, shown, by_label, LAYERS, batch_size=batch_size)):
+        for layer in LAYERS:
+            np.testing.assert_array_equal(found.kept[layer], whole[layer][kept])
+
+
+def test_of_a_small_probe_the_responses_to_all_inputs_are_kept() -> None:
+    shown, network = probe(37), Table()
+    found = group_statistics(network, shown, by_label, LAYERS, batch_size=8)
+    np.testing.assert_array_equal(found.kept["dense"], network.responses(shown.inputs, LAYERS).mean["dense"])

@@ -23,7 +23,8 @@ from netlapse.analysis.saliency.maps import STRONGEST, boxes, concentration, den
 from netlapse.analysis.saliency.masks import Masks, masks_from_boxes, masks_from_file, masks_from_folder
 from netlapse.analysis.saliency.measures import MEASURES
 from netlapse.analysis.saliency.occluding import occlusion
-from netlapse.analysis.saliency.panel import WHY, Target, chosen_of, explained_classes, panel_of
+from netlapse.analysis.saliency.panel import WHY, Target, chosen_of, explained_classes
+from netlapse.probe import panel_of
 
 __all__ = [
     "DENSITY_LIMIT",

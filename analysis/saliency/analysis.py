@@ -16,7 +16,8 @@ from netlapse.analysis.saliency.gradients import gradient
 from netlapse.analysis.saliency.maps import check_masks, concentration, density, entropy, mass_inside, mean_defined, similarity, similarity_to_others
 from netlapse.analysis.saliency.masks import Masks
 from netlapse.analysis.saliency.measures import MEASURES, measured, measured_null, null_of
-from netlapse.analysis.saliency.panel import WHY, Target, answers, check_target, chosen_of, explained_classes, panel_of
+from netlapse.analysis.saliency.panel import WHY, Target, answers, check_target, chosen_of, explained_classes
+from netlapse.probe import panel_of
 from netlapse.render import saliency_strip
 from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, ProbeSet, Snapshot, UInt8, checked_by
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from netlapse.probe import softmax
+from netlapse.probe import panel_of, softmax
 from netlapse.types import Float32, Float64, Int64
 
 WHY = ("changed", "wrong", "right")
@@ -14,18 +14,6 @@ WHY = ("changed", "wrong", "right")
 
 Target = str | int
 """'label', 'predicted', 'runner_up', or a class by its index or name."""
-
-
-def panel_of(labels: Int64, size: int) -> Int64:
-    """(m,) indices of the inputs to explain: the first of each class, then the second of each, ..., until there are `size`.
-
-    Classes take turns in ascending order; a class that has no more inputs is passed over. Nothing but the labels matters.
-    """
-    labels = np.asarray(labels)
-    turn = np.zeros(len(labels), np.int64)
-    for k in np.unique(labels):
-        turn[labels == k] = np.arange((labels == k).sum())
-    return np.lexsort((labels, turn))[:size].astype(np.int64)
 
 
 def chosen_of(labels: Int64, predictions: Int64, before: Int64 | None, size: int, without: Int64) -> Int64:
