@@ -55,6 +55,11 @@ _AXES = {
     **dict.fromkeys(("units", "area", "diameter", "eccentricity", "offset", "ratio"), ("fielded",)),
     "fields": ("fielded", "down", "right"),
     "theory": ("direction", "size stride offset"),
+    # Of how alike layers are.
+    **dict.fromkeys(("responses", "responses_first"), ("input", "unit")),
+    **dict.fromkeys(("responses_range", "responses_first_range"), ("low high", "unit")),
+    "layers": ("layer",),
+    "cka": ("layer", "other"),
     # Of images in a folder.
     **dict.fromkeys(("ids", "indices"), ("image",)),
     "thumbnails": ("image", "row", "column", "channel"),

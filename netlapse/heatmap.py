@@ -1,0 +1,77 @@
+"""A table of numbers from 0 to 1 as a picture, such as how alike layers or runs are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from netlapse import render
+from netlapse.types import Float64, UInt8
+
+CELL, SMALLEST = 40, 4
+"""Pixels a side of a cell in which its number is legible, and of one in a table of very many."""
+
+WIDEST = 900
+"""Pixels of all cells together, as long as they need not be smaller than the smallest."""
+
+NAME = 160
+"""Pixels of width for the names of rows, at most."""
+
+
+def heatmap(values: Float64, rows: Sequence[str], columns: Sequence[str], title: str, unit_label: str, note: str = "") -> UInt8:
+    """A cell for each row and column (r, c), from white at 0 and below to dark at 1, whatever the values: (h, w, 3).
+
+    Up to about twenty columns each number is written into its cell. Columns are named by the numbers of the rows where both are the same,
+    and else by their own. NaN is grey.
+
+    Raises ValueError for values that are not (r, c) with a row and a column at least.
+    """
+    values = np.asarray(values, np.float64)
+    if values.shape != (len(rows), len(columns)) or not values.size:
+        raise ValueError(f"a heatmap of {len(rows)} rows and {len(columns)} columns was given values {values.shape}; expected as many, at least one")
+    cell = int(np.clip(WIDEST // max(values.shape), SMALLEST, CELL))
+    same = list(rows) == list(columns)
+    named = [f"{number} {name}" for number, name in enumerate(rows, 1)] if same else list(rows)
+    heads = [str(number) for number in range(1, len(columns) + 1)]
+    listed = "" if same else "Columns: " + ", ".join(f"{head} {name}" for head, name in zip(heads, columns)) + ". "
+    side = max(render._text(render._shortened(name, NAME, render.SMALL), render.SMALL).shape[1] for name in named) + 2 * render.GAP
+    width = max(side + cell * len(columns), render._bar_width(unit_label))
+    heading, below = render._paragraph(title, width, render.TITLE), render._paragraph(listed + note, width, render.SMALL)
+    line = render._line(render.SMALL)
+    top, left = render.MARGIN + len(heading) + render.GAP + line, render.MARGIN + side
+    foot = top + cell * len(rows) + 2 * render.GAP
+    page = render._blank(foot + render._bar_height() + render.GAP + len(below) + render.MARGIN, width + 2 * render.MARGIN)
+    render._stamp(page, heading, render.MARGIN, render.MARGIN)
+    levels = render.sequential(values, 1.0)
+    page[top - 1 : top + cell * len(rows) + 1, left - 1 : left + cell * len(columns) + 1] = render._FRAME
+    page[top : top + cell * len(rows), left : left + cell * len(columns)] = levels.repeat(cell, axis=0).repeat(cell, axis=1)
+    every = -(-line // cell)  # where cells are lower than a line of text, some of the names are left out
+    for row in range(0, len(rows), every):
+        words = render._text(render._shortened(named[row], NAME, render.SMALL), render.SMALL)
+        render._stamp(page, words, top + row * cell + (cell - line) // 2, render.MARGIN)
+    every = -(-max(render._text(head, render.SMALL).shape[1] + 2 for head in heads) // cell)
+    for column in range(0, len(columns), every):
+        render._centre(page, render._text(heads[column], render.SMALL), top - line, left + column * cell, cell)
+    if cell == CELL:
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                number = _number(float(value))
+                y, x = top + row * cell + (cell - line) // 2, left + column * cell
+                _write(page, number, y, x, cell, light=bool(value > 0.6))
+    render._colour_bar(page, foot, ("0", "0.5", "1"), unit_label)
+    render._stamp(page, below, foot + render._bar_height() + render.GAP, render.MARGIN)
+    return render._coloured(page, render.SEQUENTIAL)
+
+
+def _number(value: float) -> str:
+    """Two decimals, without the zero before them: cells are narrow."""
+    return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 0.995 else f"{value:.0f}"
+
+
+def _write(page: UInt8, text: str, y: int, x: int, width: int, *, light: bool) -> None:
+    """Write a number in the middle of a cell: white on dark, dark on light, with smooth edges on paper and sharp ones elsewhere."""
+    bitmap = render._text(text, render.SMALL)
+    inside = bitmap >= render._PAPER + 8
+    target = page[y : y + bitmap.shape[0], x + (width - bitmap.shape[1]) // 2 :][:, : bitmap.shape[1]]
+    np.copyto(target, np.uint8(render._PAPER if light else render._INK + 15), where=inside)
