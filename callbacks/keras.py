@@ -19,6 +19,9 @@ from netlapse.types import Tracker
 
 log = logging.getLogger(__name__)
 
+SAMPLING = "netlapse sampling"
+"""Among the `params` that all callbacks of a training share: what its epoch is drawn by, for those too that come before whoever draws."""
+
 
 class _Scheduled(keras.callbacks.Callback):  # type: ignore[misc]
     """Calls `due(step, logs)` where the training begins and whenever the schedule says so, once per step."""
@@ -55,7 +58,7 @@ class _Scheduled(keras.callbacks.Callback):  # type: ignore[misc]
             self._step("step", steps_taken(self.model), logs)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._step("epoch", epoch + 1, logs)
+        self._step("epoch", epoch + 1, with_sampling(self, logs))
 
 
 class CheckpointCallback(_Scheduled):
@@ -159,7 +162,12 @@ class ObserverCallback(Observing, _Scheduled):
 
 def renamed(logs: Mapping[str, float]) -> dict[str, float]:
     """Keras's metrics under the names that both frameworks share: `loss` is the training's, `train_loss`."""
-    return {name if name.startswith("val_") else f"train_{name}": float(value) for name, value in logs.items()}
+    return {name if name.startswith(("val_", "sampling/")) else f"train_{name}": float(value) for name, value in logs.items()}
+
+
+def with_sampling(callback: keras.callbacks.Callback, logs: Mapping[str, float] | None) -> dict[str, float]:
+    """An epoch's logs, and what it was drawn by, wherever in the list of callbacks this one and the one that draws are."""
+    return {**(logs or {}), **(callback.params or {}).get(SAMPLING, {})}
 
 
 def steps_taken(model: keras.Model) -> int:

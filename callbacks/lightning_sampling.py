@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,11 +12,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
-from netlapse.analysis.fairness.sampling import Rule, effective_sample_size, last_hidden, sampling_weights
+from netlapse.analysis.fairness.sampling import Rule
 from netlapse.backends.torch import TorchNetwork, restored_random_states
-from netlapse.types import Array, Float32, Float64, Int64
-
-log = logging.getLogger(__name__)
+from netlapse.callbacks.lightning import submodule
+from netlapse.callbacks.sampling import Rarity, check_refreshes, checked_groups, drawn, told
+from netlapse.types import Array, Float64, Int64
 
 
 class AdaptiveSampler(DistributedSampler[Any]):
@@ -38,8 +37,7 @@ class AdaptiveSampler(DistributedSampler[Any]):
     def __iter__(self) -> Iterator[int]:
         processes, rank = self._processes()
         total = -(-self.n // processes) * processes
-        drawn = np.random.default_rng([self.seed, self.epoch]).choice(self.n, total, p=self.weights / self.weights.sum())
-        return iter(drawn[rank::processes].tolist())
+        return iter(drawn(self.weights, total, seed=self.seed, epoch=self.epoch)[rank::processes].tolist())
 
     def __len__(self) -> int:
         return -(-self.n // self._processes()[0])
@@ -59,6 +57,7 @@ class AdaptiveSampling(pl.Callback):
     data        the training data, not augmented, in the sampler's order: a map-style Dataset of (input, label), or (inputs, labels),
                 tensors as the network takes them or channels-last arrays
     layer       whose responses (mean activations over positions) are the features; None: the last hidden one
+    module      the submodule whose layer that is, by its name; None: the LightningModule itself
     groups      name -> (n,) of str, only to be told each one's share of the draw
     rule, bins, alpha, target_ess   see `netlapse.analysis.fairness.sampling_weights`
     every_n_epochs   between refreshes         least_ess   share of n below which a warning says that few inputs take the draw
@@ -78,6 +77,7 @@ class AdaptiveSampling(pl.Callback):
         data: Dataset[Any] | tuple[Tensor | Array, Tensor | Array],
         *,
         layer: str | None = None,
+        module: str | None = None,
         groups: Mapping[str, Array] | None = None,
         rule: Rule = "max",
         bins: int = 10,
@@ -92,18 +92,16 @@ class AdaptiveSampling(pl.Callback):
                 f"AdaptiveSampling was given a {type(data).__name__}, which has no length and cannot be drawn from; give a map-style Dataset or "
                 "(inputs, labels), or weigh the loss of each input instead"
             )
-        self.sampler, self.data, self.layer, self.batch_size = sampler, data, layer, batch_size
-        self.groups = {name: np.asarray(values).astype(str) for name, values in (groups or {}).items()}
-        self.options: dict[str, Any] = {"rule": rule, "bins": bins, "alpha": alpha, "target_ess": target_ess}
-        self.every_n_epochs, self.least_ess = every_n_epochs, least_ess
+        check_refreshes(every_n_epochs)
+        self.sampler, self.data, self.every_n_epochs, self.batch_size = sampler, data, every_n_epochs, batch_size
+        self.module = module
+        self.groups = checked_groups(groups, sampler.n)
+        self.rarity = Rarity(layer, rule, bins, alpha, target_ess, least_ess)
         self._of_epoch = -1  # the epoch that the sampler's weights are for
         self._goes_on_at: int | None = None
         n = len(data[0]) if isinstance(data, (tuple, list)) else len(data)  # type: ignore[arg-type]
-        wrong = {name: len(values) for name, values in self.groups.items() if len(values) != sampler.n}
-        if n != sampler.n or wrong:
-            raise ValueError(f"AdaptiveSampling's sampler draws from {sampler.n} inputs; its data have {n}, groups of other lengths: {wrong}")
-        if every_n_epochs < 1:
-            raise ValueError(f"AdaptiveSampling was given every_n_epochs={every_n_epochs}; expected at least 1")
+        if n != sampler.n:
+            raise ValueError(f"AdaptiveSampling's sampler draws from {sampler.n} inputs; its data have {n}")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Here and not at the epoch's start: with workers its first indices are drawn before that.
@@ -121,8 +119,8 @@ class AdaptiveSampling(pl.Callback):
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for name, value in self._said().items():
-            pl_module.log(f"sampling/{name}", value, rank_zero_only=True)
+        for name, value in told(self.sampler.weights, self.groups).items():
+            pl_module.log(name, value, rank_zero_only=True)
         following = trainer.current_epoch + 1
         if following % self.every_n_epochs == 0:
             self._refresh(trainer, pl_module, following)
@@ -145,28 +143,11 @@ class AdaptiveSampling(pl.Callback):
         self.sampler.weights, self._of_epoch = weights.copy(), state_dict["epoch"]
 
     def _refresh(self, trainer: pl.Trainer, module: pl.LightningModule, epoch: int) -> None:
+        network = TorchNetwork(submodule(module, self.module))
         with restored_random_states():
-            features, classes = self._features(TorchNetwork(module))
-            weights = sampling_weights(features, classes, **self.options)
-            self.sampler.weights = trainer.strategy.broadcast(weights)
+            weights = self.rarity.weights(self.rarity.features(network, self._batches(network)), epoch)
+        self.sampler.weights = trainer.strategy.broadcast(weights)
         self._of_epoch = epoch
-        share = effective_sample_size(self.sampler.weights) / self.sampler.n
-        if share < self.least_ess:
-            log.warning(
-                "netlapse: the sampling weights for epoch %d are as good as a draw from %.1f %% of the inputs (%s); a few take most of it: "
-                "raise alpha, or give target_ess=0.5",
-                epoch, 100 * share, ", ".join(f"{name}={value}" for name, value in self.options.items() if value is not None),
-            )  # fmt: skip
-
-    def _features(self, network: TorchNetwork) -> tuple[Float32, Int64]:
-        """(n, u) the layer's responses, and (n,) the classes; one batch at a time."""
-        rows, classes, layer = [], [], self.layer
-        with network.undisturbed():
-            for inputs, labels in self._batches(network):
-                layer = last_hidden(network, inputs) if layer is None else layer
-                rows.append(network.responses(inputs, [layer]).mean[layer])
-                classes.append(labels)
-        return np.concatenate(rows), np.concatenate(classes)
 
     def _batches(self, network: TorchNetwork) -> Iterator[tuple[Array, Int64]]:
         if isinstance(self.data, (tuple, list)):
@@ -177,10 +158,3 @@ class AdaptiveSampling(pl.Callback):
             return
         for part, some in DataLoader(self.data, self.batch_size):
             yield network.to_array(part), np.asarray(some).astype(np.int64)
-
-    def _said(self) -> dict[str, float]:
-        weights, n = self.sampler.weights, self.sampler.n
-        said = {"ess": effective_sample_size(weights) / n, "largest": float(weights.max() / weights.sum() * n)}
-        for name, values in self.groups.items():
-            said |= {f"share/{name}/{group}": float(weights[values == group].sum() / weights.sum()) for group in np.unique(values).tolist()}
-        return said

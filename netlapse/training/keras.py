@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells at every 
 
 import keras
 
-from netlapse.callbacks.keras import ObserverCallback, renamed, steps_taken
+from netlapse.callbacks.keras import ObserverCallback, renamed, steps_taken, with_sampling
 from netlapse.data.dataset import Dataset
 from netlapse.training import Metrics, check_choices, surviving
 from netlapse.training.remedies import Remedy
@@ -27,7 +27,7 @@ class _Told(keras.callbacks.Callback):  # type: ignore[misc]
         self._metrics = surviving(metrics)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._metrics({**renamed(logs or {}), "epoch": epoch}, steps_taken(self.model) - 1)
+        self._metrics({**renamed(with_sampling(self, logs)), "epoch": epoch}, steps_taken(self.model) - 1)
 
 
 def seed_everything(seed: int) -> None:
