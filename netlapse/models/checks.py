@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
+
+Reconstruction = Literal["absolute", "squared"]
 
 
 def check_mlp(input_shape: Sequence[int], n_classes: int, hidden: Sequence[int], dropout: float) -> None:
@@ -41,9 +44,44 @@ def check_transformer(input_shape: Sequence[int], n_classes: int, width: int, de
         raise ValueError(f"transformer: width {width} does not divide among {heads} heads; choose a multiple of {heads}")
 
 
-def _image_shape(factory: str, input_shape: Sequence[int]) -> tuple[int, int, int]:
+def check_dbvae(
+    input_shape: Sequence[int],
+    n_classes: int,
+    channels: Sequence[int] | None,
+    hidden: Sequence[int],
+    latent: int,
+    reconstruction: str,
+    weights: Sequence[float],
+    vae_classes: Sequence[int] | None,
+) -> None:
+    if len(input_shape) not in (1, 3):
+        raise ValueError(f"dbvae: input_shape is {tuple(input_shape)}; expected (h, w, c) for images or (f,) for vectors")
+    _check_sizes("dbvae", input_shape=input_shape, n_classes=(n_classes,), hidden=hidden, latent=(latent,))
+    if channels:
+        _image_shape("dbvae", input_shape, "channels=()")
+        _check_sizes("dbvae", channels=channels)
+    if reconstruction not in get_args(Reconstruction):
+        raise ValueError(f"dbvae: reconstruction is {reconstruction!r}; allowed are {get_args(Reconstruction)}")
+    for name, weight in zip(("c1", "c2", "c3"), weights):
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"dbvae: {name} is {weight}; expected a weight of a part of the loss, a finite number of at least 0")
+    if vae_classes is not None and (not len(vae_classes) or set(vae_classes) - set(range(n_classes))):
+        raise ValueError(
+            f"dbvae: vae_classes is {list(vae_classes)}; expected one or more of the classes 0 to {n_classes - 1}, or None, which is all of them"
+        )
+
+
+def halved(input_shape: Sequence[int], times: int) -> list[tuple[int, int]]:
+    """(height, width) of an image before each halving, which rounds up, and after the last."""
+    sizes = [(input_shape[0], input_shape[1])]
+    for _ in range(times):
+        sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+    return sizes
+
+
+def _image_shape(factory: str, input_shape: Sequence[int], for_vectors: str = "mlp") -> tuple[int, int, int]:
     if len(input_shape) != 3:
-        raise ValueError(f"{factory}: input_shape is {tuple(input_shape)}; expected (h, w, c), an image's; for vectors (f,) use mlp")
+        raise ValueError(f"{factory}: input_shape is {tuple(input_shape)}; expected (h, w, c), an image's; for vectors (f,) use {for_vectors}")
     return input_shape[0], input_shape[1], input_shape[2]
 
 
