@@ -94,6 +94,7 @@ class ObserverCallback(Observing, _Scheduled):
     channels_first  whether the model takes (n, c, ...); None: see `netlapse.backends.keras.KerasNetwork`
     checkpoints  a folder for a `.keras` file of every observed step; None: none are kept
     strict       raise what fails in an analysis or the tracker, instead of reporting it and training on
+    stop_on      kinds of events that end the training once the step is recorded: "fairness/gap", "fairness/*"; none: it is never ended
 
     A training that goes on (`initial_epoch`, BackupAndRestore) into the record it began goes on with that record: what was
     found at the step it goes on from stays. One that is interrupted by SIGINT or SIGTERM closes its record within seconds;
@@ -132,12 +133,14 @@ class ObserverCallback(Observing, _Scheduled):
         self.begun()
 
     def due(self, step: int, metrics: Mapping[str, float]) -> None:
-        if self.observer is None or self.network is None:
+        if self.observer is None or self.network is None or self.stop:  # a batch that Keras trains on before it ends is no epoch
             return
         with self.network.undisturbed():
             if self.checkpoints is not None:
                 self.observer.keep(self.checkpoints, step, self.model.save)
             self.observe(self.network, step, metrics)
+        if self.stop:
+            self.model.stop_training = True
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         if self._clock is None and self.tracker is not None and steps_taken(self.model) > 0:

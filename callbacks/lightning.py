@@ -93,9 +93,12 @@ class ObserverCallback(Observing, _Scheduled):
     channels_first  whether the network takes (n, c, ...); None: see `netlapse.backends.torch.TorchNetwork`
     checkpoints  a folder for a weights-only checkpoint of every observed step; None: none are kept
     strict       raise what fails in an analysis or the tracker, instead of reporting it and training on
+    stop_on      kinds of events that end the training once the step is recorded: "fairness/gap", "fairness/*"; none: it is never ended
 
     A training that goes on from a checkpoint, into the record it began, goes on with that record: what was found at the
     step of the checkpoint stays. Several of these callbacks write to a record each; only the first one to the logger's run.
+
+    A training that is stopped by an event ends as by Lightning's own EarlyStopping: not before the trainer's `min_epochs`, and in all processes.
 
     Before the first batch, so that nothing is lost: ValueError for a probe, layers or options that do not fit the network
     and for a record that is another training's, ConnectionError for a server that does not answer, PermissionError for a
@@ -136,6 +139,8 @@ class ObserverCallback(Observing, _Scheduled):
             tasks: dict[str, Task] = {"checkpoint": partial(_save_weights, trainer), "metrics": partial(_metrics, trainer), **shared.tasks}
             with restored_random_states():
                 shared.processes.led(partial(self._observe, shared, step), tasks)
+                if self.stop_on:
+                    trainer.should_stop |= shared.processes.from_first(lambda: self.stop)
 
     def _observe(self, shared: SharedPass, step: int) -> None:
         """In the first process; in all of them only what is asked for together."""

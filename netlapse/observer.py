@@ -24,6 +24,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from netlapse import __version__
+from netlapse.events import Event, begun, events_in, listed, tells
 from netlapse.probe import by_label
 from netlapse.tracking.checkpoints import Checkpoints
 from netlapse.tracking.probes import PROBE, to_bytes
@@ -50,6 +51,7 @@ class Observer:
     layers    "auto", or names, globs or types; see `netlapse.layers.select`
     strict    raise what goes wrong in an analysis or the tracker, instead of reporting it and going on
     replaces  analyses may be asked otherwise than they were when the record was made
+    on_event  is called with the analysis' name and each event that it tells of and did not at the step before, once that is in the record
 
     Raises ValueError for an analysis name that is no file name, or is used twice.
     """
@@ -65,8 +67,9 @@ class Observer:
         strict: bool = False,
         batch_size: int = 64,
         replaces: bool = False,
+        on_event: Callable[[str, Event], None] | None = None,
     ) -> None:
-        self.replaces = replaces
+        self.replaces, self.on_event = replaces, on_event
         self.probe, self.tracker, self.layers, self.grouping, self.strict, self.batch_size = probe, tracker, layers, grouping, strict, batch_size
         self.analyses = _named(analyses)
         self._previous: dict[str, tuple[int, Findings | None]] = {}  # what each analysis found last here, and at which step
@@ -232,13 +235,16 @@ class Observer:
                 if name in kept:
                     continue
                 before, shared = time.perf_counter(), _forward_seconds(snapshot)
-                findings = self.attempt(name, self._analysed, name, analysis, snapshot)
+                # Guarded apart: an analysis is not to be lost because what it found before cannot be read.
+                previous = self.attempt(f"tracker, reading {name}", self._found_before, name, step)
+                findings = self.attempt(name, self._analysed, name, analysis, snapshot, previous)
                 # The pass that analyses share is nobody's own cost.
                 costs[f"cost/{name}"] = time.perf_counter() - before - (_forward_seconds(snapshot) - shared)
                 if findings is not None:
                     found[name] = findings
                     self._previous[name] = step, findings
                     self.attempt(f"tracker, logging {name}", self._log, name, step, findings)
+                    self._tell(name, step, findings, previous)
         costs["cost/forward"] = _forward_seconds(snapshot)
         now = time.perf_counter()
         costs["cost/observation"] = now - started
@@ -283,9 +289,7 @@ class Observer:
         except Exception as second:  # the report of a failure must not be what ends a training
             log.warning("netlapse: that failure could not be recorded either: %s", scrubbed(str(second)))
 
-    def _analysed(self, name: str, analysis: Analysis, snapshot: Snapshot) -> Findings:
-        # Guarded apart: an analysis is not to be lost because what it found before cannot be read.
-        previous = self.attempt(f"tracker, reading {name}", self._found_before, name, snapshot.step)
+    def _analysed(self, name: str, analysis: Analysis, snapshot: Snapshot, previous: Findings | None) -> Findings:
         found = analysis(snapshot.within(name), previous)
         if not isinstance(found, Findings):
             raise TypeError(f"analysis {name!r} returned a {type(found).__name__}; expected netlapse.types.Findings")
@@ -339,6 +343,22 @@ class Observer:
             first = min((known for known in (later, since) if known is not None and known != step), default=None)
             self.tracker.describe({"outdated": {name: first}})
         self.tracker.log(name, step, findings)
+
+    def _tell(self, name: str, step: int, findings: Findings, previous: Findings | None) -> None:
+        """Make the events of these findings known: in the log what the record does not name yet, and in its manifest."""
+        if not tells(findings):
+            return
+        events = self.tracker.manifest.get("events")
+        named = events.get(name) if isinstance(events, Mapping) else None
+        for event in (began := begun(findings, previous)):
+            if listed([event])[0] not in (named or ()):
+                log.warning("netlapse: %s, step %d: %s", name, event.step, scrubbed(event.sentence))
+        # Of an earlier step than the last: what stands there now is still the record's.
+        if step >= max(self.tracker.steps.get(name, ()), default=step) and (now := listed(events_in(findings))) != named:
+            self.attempt("tracker, naming events", self.tracker.describe, {"events": {name: now}})
+        if self.on_event is not None:
+            for event in began:
+                self.attempt("what follows an event", self.on_event, name, event)
 
     def _snapshot(self, network: Network, step: int, answers: Answers | None = None) -> Snapshot:
         return Snapshot(network, self.probe, step, self.layers, self.grouping, self.batch_size, answers or Answers())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from netlapse.events import Event, events_in
 from netlapse.types import Array, Findings, Float64, Int64
 
 
@@ -85,6 +86,12 @@ class Recording:
     def steps(self) -> tuple[int, ...]:
         """Every step at which any analysis found something, ascending."""
         return tuple(sorted({step for by_step in self.findings.values() for step in by_step}))
+
+    @property
+    def events(self) -> tuple[tuple[str, Event], ...]:
+        """What happened: (analysis, event) of all that the analyses tell of at their last steps, by step."""
+        last = {name: by_step[max(by_step)] for name, by_step in self.findings.items() if by_step}
+        return tuple(sorted(((name, event) for name, found in last.items() for event in events_in(found)), key=lambda pair: (pair[1].step, pair[0])))
 
     def array(self, analysis: str, name: str) -> Series:
         """One array of one analysis over all its steps, as `recording.array("nap", "profile/conv1")`.

@@ -19,6 +19,7 @@ error      (s, g, u) uint8 per layer: the profile's standard error = (number / 2
 constant   (s, u) uint8 per layer: 1 where the unit does one and the same for all inputs
 clusters   per layer and step: the groups' order (g,) by `netlapse.analysis.groups`, and the tree (m - 1, 3) of those with inputs
 top        (s, u, m) per layer: the unit's top inputs, as places in `inputs`; one past the last where there are fewer
+events     what happened, see `netlapse.events.Event`, by step; `telling` the analyses that tell of it, if anything did
 responds   per layer what `receptive_field` found, its top inputs and where in them, classes and numbers; of its `fields`
            share (s, m, r, c) int8: what covering takes from the unit = number / 127 of its activation, -128 where unknown, the places
            around the middle that are drawn; inside (s, m, bits) those within the outline, of `extent` rows and columns
@@ -33,6 +34,7 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import TypedDict, cast
@@ -43,6 +45,7 @@ from scipy.spatial import Delaunay
 
 from netlapse.analysis.groups import linkage, order
 from netlapse.analysis.topomap import ALL_STEPS
+from netlapse.events import tells
 from netlapse.packing import Json, indices, packed, places, quantised, roots, rounded, rows_at, shares
 from netlapse.recording import Recording
 from netlapse.report_inputs import Inputs
@@ -75,10 +78,11 @@ _SCRIPTS = (
     "saliency.js",
     "epochs.js",
     "chosen.js",
+    "happened.js",
     "curves.js",
     "page.js",
 )
-_FACTS = ("title", "model", "data", "created", "command", "step_unit", "class_names", "probe", "versions", "run_id", "failures", "events")
+_FACTS = ("title", "model", "data", "created", "command", "step_unit", "class_names", "probe", "versions", "run_id", "failures", "stopped")
 _OPTIONAL = {
     "the inputs chosen at each step": "chosen",
     "the pictures of inputs": "pictures",
@@ -171,6 +175,8 @@ def _document(recording: Recording, probe: ProbeSet | None) -> dict[str, Json]:
             for name, series in recording.scalars.items()
             if name.partition("/")[0] not in repeated
         },
+        "events": [{"analysis": name, **asdict(event)} for name, event in recording.events],
+        "telling": [name for name, by_step in recording.findings.items() if by_step and tells(by_step[max(by_step)])],
         "analyses": {name: sorted(by_step) for name, by_step in recording.findings.items() if by_step},
         "limits": {"sd": SD_LIMIT, "density": DENSITY_LIMIT},
     }

@@ -96,7 +96,9 @@ class Tab:
         self.settle()
 
     def key(self, name: str, *, shift: bool = False) -> None:
-        code = {"windowsVirtualKeyCode": KEYS[name]} if name in KEYS else {"text": name}
+        code: dict[str, Any] = {"windowsVirtualKeyCode": KEYS[name]} if name in KEYS else {"text": name}
+        if name == "Enter":
+            code["text"] = "\r"  # without it the browser presses no button
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=name, modifiers=8 * shift, **code)
         self.settle()

@@ -24,6 +24,7 @@ from netlapse.callbacks.lightning import CheckpointCallback, ObserverCallback
 from netlapse.probe import by_label, by_outcome
 from netlapse.tracking.folder import FolderTracker
 from netlapse.types import Findings, Float32, Int64, ProbeSet, Snapshot
+from tests.test_events import noticing
 from tests.training import Digits, Lit, fingerprint, probe
 
 
@@ -256,10 +257,15 @@ def layers_that_are_not_there(folder: Path) -> None:
     train(folder, Ending(probe(), tracker=FolderTracker(folder / "record"), layers=["conv9"]))
 
 
+def stopped(folder: Path) -> None:
+    """By an event after the first of two epochs."""
+    train(folder, ObserverCallback(probe(), {"bell": partial(noticing, at=(1,))}, tracker=FolderTracker(folder / "record"), stop_on=["bell/alarm"]))
+
+
 TRIED: Sequence[Callable[[Path], None]] = (
     untouched, observed, three, apart, drawn,
     a_share, an_analysis, the_tracker, a_checkpoint_that_is_written_and_cannot_be_kept, a_checkpoint_of_the_first, a_checkpoint_of_the_second,
-    strict_share, strict_analysis, strict_tracker, strict_checkpoint, layers_that_are_not_there,
+    stopped, strict_share, strict_analysis, strict_tracker, strict_checkpoint, layers_that_are_not_there,
 )  # fmt: skip
 
 

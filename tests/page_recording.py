@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from netlapse.analysis.saliency import WHY, chosen_of
+from netlapse.events import Event, told
 from netlapse.recording import Recording
 from netlapse.types import Findings, Float64, Int64, ProbeSet
 
+EVENTS = (Event(3, "rate", "", "", "learning rate 0.01 → 0.001"), Event(7, "dead", "", "fc1", "a tenth of the units of fc1 never responds"))
 LAYERS = {"conv1": 32, "conv2": 64, "fc1": 128, "output": 10}
 
 
@@ -72,6 +74,7 @@ def made_up_run(
         nap[step] = Findings({name: np.asarray(values) for name, values in arrays.items()}, scalars)
         topomap[step] = Findings({name: np.asarray(values) for name, values in places_now.items()}, layout)
     findings = {"nap": nap, "topomap": topomap, "training": _training(steps, rng), "cost": _cost(steps, rng)}
+    findings["notes"] = {step: Findings(told(event for event in EVENTS if event.step <= step)) for step in range(steps)}
     findings["samples"] = _samples(steps, groups, tuple(layers), rng)
     if inputs:
         findings["saliency"] = _saliency(steps, groups, inputs, side, channels, methods, rng)
@@ -229,7 +232,6 @@ def _manifest(groups: int, layers: dict[str, int], side: int, channels: int) -> 
         "versions": {"netlapse": "0.1.0", "torch": "2.9.1", "pytorch-lightning": "2.6.6", "numpy": "2.4.0"},
         "run_id": "4b0c8d5e2f6a4c6f9f0e1d2c3b4a5968",
         "failures": [],
-        "events": [{"step": 3, "text": "learning rate 0.01 → 0.001"}, {"step": 7, "text": "best validation accuracy so far"}],
     }
 
 

@@ -187,6 +187,14 @@ def test_what_ends_one_process_ends_all_with_the_same_error(name: str, first: st
     assert errors[1] == f"RuntimeError: in process 0 of the training: {errors[0]}"
 
 
+def test_an_event_stops_all_processes_after_the_same_step(tried: Path) -> None:
+    one_epoch, two = ([len(report["losses"]) for report in reports(tried / name)] for name in ("stopped", "untouched"))
+    assert [2 * losses for losses in one_epoch] == two
+    record = FolderTracker(tried / "stopped" / "record")
+    assert record.recording().steps == (0, 1)
+    assert record.manifest["stopped"] == "by bell/alarm at step 1: it rang at 1"
+
+
 def test_one_process_alone_leads_itself() -> None:
     def lead() -> list[object]:
         return [*processes.together("half", 3), *processes.together("half", 5)]

@@ -20,6 +20,7 @@ from netlapse.analysis.fairness.representation import (
     standardised,
     within_classes,
 )
+from netlapse.events import Event, events_in, telling, told
 from netlapse.gaps import Rate, grid_of_steps, rates_chart
 from netlapse.probe import softmax
 from netlapse.types import Array, Findings, Float32, Float64, Int64, ProbeSet, Snapshot, UInt8, checked_by
@@ -79,6 +80,7 @@ def _check_options(
         )
 
 
+@telling(LASTING, GROWING)
 @checked_by(_check)
 def fairness(
     snapshot: Snapshot,
@@ -128,7 +130,8 @@ def fairness(
               Of the layers `difference/<a>`, `by_chance/<a>` the mean of the shuffled ones, `score/<a>` standardised by them, and `p/<a>`, all
               (t, l); `maxima/<a>` (1 + permutations,); `decodability/<a>`, `decodability_baseline/<a>` (l,);
               `by_group/<a>/<layer>` (g, u) float32, see `group_differences`, 0 for units that do not vary, NaN for groups that are not looked at
-              `events` (e,) sentences, `event_steps`, `event_attributes`, `event_kinds` (e,): all alarms so far, when they began
+              `events` (e,) sentences and what belongs to them, see `netlapse.events.told`: all alarms so far, about their attributes, when
+              they began
               `right` (w, n) whether each input was, at the last checkpoints; -1 for no prediction
     scalars   `fairness/<number>/<a>`: accuracy_worst, accuracy_mean over groups, gap, gap_low, variance (of percentages),
               demographic_parity, equal_opportunity, equalised_odds, calibration_gap, undefined (how many of the rates of all groups and
@@ -159,7 +162,7 @@ def fairness(
     steps = np.append(earlier["steps"], snapshot.step) if "steps" in earlier else np.array([snapshot.step])
     arrays: dict[str, Array] = {"attributes": np.array(list(named)), "layers": np.array(layers, str), "classes": np.array(classes)}
     arrays |= {"steps": steps, "right": window}
-    events = [(int(s), str(a), str(kind), str(text)) for s, a, kind, text in zip(*(earlier[name].tolist() for name in _EVENTS))] if earlier else []
+    events = list(events_in(previous)) if earlier else []
     scalars: dict[str, float] = {}
     images: dict[str, UInt8] = {}
     shown = _positive(positive, classes)
@@ -180,7 +183,7 @@ def fairness(
         before = earlier.get(f"in_force/{name}", np.zeros(2, bool))
         for kind, on, was in zip((LASTING, GROWING), alarms, before.tolist()):
             if on and not was:
-                events.append((snapshot.step, name, kind, _said(kind, name, names, between, checkpoints, level)))
+                events.append(Event(snapshot.step, kind, name, "", _said(kind, name, names, between, checkpoints, level)))
         arrays |= {f"groups/{name}": np.array(names), f"counts/{name}": counts, f"calibration/{name}": sums, f"bounds/{name}": bounds}
         arrays |= {f"{rate}/{name}": np.stack([rates[rate], rates[f"{rate}_low"], rates[f"{rate}_high"]]) for rate in ("accuracy", *RATES)}
         arrays |= {f"worst/{name}": np.array(names[between.worst] if between.worst >= 0 else ""), f"in_force/{name}": np.array(alarms)}
@@ -200,12 +203,9 @@ def fairness(
             scalars |= more
             if permutations:
                 images[f"fairness/{name}/layers"] = _emergence(name, arrays, layers, alpha)
-    for column, what in enumerate(_EVENTS):
-        arrays[what] = np.array([event[column] for event in events], np.int64 if what == "event_steps" else str)
-    return Findings(arrays, scalars, images)
+    return Findings(arrays | told(events), scalars, images)
 
 
-_EVENTS = ("event_steps", "event_attributes", "event_kinds", "events")
 _CRITERIA = ("demographic_parity", "equal_opportunity", "equalised_odds")
 
 

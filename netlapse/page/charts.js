@@ -45,6 +45,10 @@ function lineChart({ series, width, height, label, zero = false, bounds = null, 
   }
   const xTicks = span ? ticks(first, first + span, Math.max(2, Math.floor((x1 - x0) / 48))).filter(Number.isInteger) : [first];
   for (const value of xTicks) node.append(draw("text", { x: px(value), y: y0 + 16, "text-anchor": "middle" }, String(value)));
+  for (const event of run.events) {
+    const at = px(Math.min(Math.max(event.step, first), first + span));
+    node.append(draw("path", { class: "event", d: `M${at - 4},${y1 - 8}h8l-4,6zM${at},${y1 - 2}V${y0}` }, draw("title", {}, whenAndWhat(event))));
+  }
   const cursor = draw("line", { class: "cursor", y1: y1 - 4, y2: y0 });
   node.append(cursor);
 

@@ -12,7 +12,7 @@ function drawBar() {
   const number = make("strong", {});
   const slider = make("input", { type: "range", min: 0, max: last, step: 1, value: state.step, "aria-label": "Step", input: (event) => go(Number(event.target.value)) });
   const note = make("p", { class: "bar-note" });
-  const track = make("div", { class: "track" }, slider, tickMarks(last), eventMarks(last, go));
+  const track = make("div", { class: "track" }, slider, tickMarks(last), eventMarks(last));
   if (!last) [play, back, next, slider].forEach((control) => (control.disabled = true));
   bar.append(make("div", { class: "bar-inner" }, make("div", { class: "buttons" }, back, play, next), make("div", { class: "step-now" }, make("span", {}, unitOfStep), number), track, note));
 
@@ -60,7 +60,7 @@ function drawBar() {
 
 function barNote(last) {
   const out = [];
-  const here = (manifest.events || []).filter((event) => event.step === steps[state.step]).map((event) => event.text);
+  const here = run.events.filter((event) => event.step === steps[state.step]).map((event) => event.sentence);
   if (here.length) out.push(make("span", { class: "event-text" }, here.join("; ")));
   if (!last) out.push(make("span", {}, `One ${unitOfStep} was observed: there is nothing to play.`));
   if (run.layers.length) {
@@ -85,13 +85,11 @@ function tickMarks(last) {
 }
 
 // Marks where something happened, also between two observed steps.
-function eventMarks(last, go) {
+function eventMarks(last) {
   const node = make("div", { class: "events" });
-  for (const event of manifest.events || []) {
-    const after = steps.findIndex((step) => step >= event.step);
-    const index = after < 0 ? last : after === 0 || steps[after] === event.step ? after : after - (steps[after] - event.step) / (steps[after] - steps[after - 1]);
-    const text = `${nameOfStep(event.step)}: ${event.text}`;
-    node.append(make("button", { type: "button", title: text, "aria-label": text, style: `left:${alongTrack(index, last)}`, click: () => go(after < 0 ? last : after) }));
+  for (const event of run.events) {
+    const text = whenAndWhat(event);
+    node.append(make("button", { type: "button", title: text, "aria-label": text, style: `left:${alongTrack(placeOfEvent(event).at, last)}`, click: () => goToEvent(event) }));
   }
   return node;
 }
@@ -133,6 +131,7 @@ drawUnits();
 drawRegions();
 drawSamples();
 drawSaliency();
+drawHappened();
 drawCurves();
 drawFooter();
 if (mapsView.update) {

@@ -25,6 +25,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from PIL import Image
 
+from netlapse.events import in_a_tag
 from netlapse.tracking.contents import PNG, WEBP, Contents, Picture
 from netlapse.tracking.folder import LEDGER, MANIFEST, METRICS, OWN_FILES, metrics_from, read_manifest, unpacked
 from netlapse.tracking.names import mlflow_key
@@ -157,6 +158,10 @@ class Uploads:
             if told not in self._ledger:
                 key = f"netlapse.failure.{mlflow_key(failure['what'])}"
                 yield {told: hashlib.sha256(message.encode()).hexdigest()}, partial(self._client.set_tag, self._run_id, key, message)
+        for key, text in _tags(read_manifest(self._folder)).items():
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            if self._ledger.get(f"tag {key}") != digest:
+                yield {f"tag {key}": digest}, partial(self._client.set_tag, self._run_id, key, text)
         for path in sorted(path for path in self._folder.iterdir() if path.is_file()):
             is_document = not path.name.startswith(".") and path.name not in OWN_FILES - {MANIFEST}  # hidden is what is being written
             if is_document and (item := self._new(f"document {path.name}", path)):
@@ -256,6 +261,16 @@ class Uploads:
                     brief(error),
                 )
             self._told_of_deleting = True
+
+
+def _tags(manifest: Mapping[str, object]) -> dict[str, str]:
+    """What a run's tags say of what happened in it: the events, and why it was stopped."""
+    tags = {}
+    if isinstance(events := manifest.get("events"), Mapping):
+        tags["netlapse.events"] = in_a_tag(events)[:5000]
+    if stopped := manifest.get("stopped"):
+        tags["netlapse.stopped"] = str(stopped)[:5000]
+    return tags
 
 
 def status(failed: object) -> str:

@@ -1,0 +1,39 @@
+// What happened: marks at the events' steps, and all of them as a list that leads there.
+
+// The place (index, perhaps between two) of an event among the observed steps, and the observed step (index) to look at.
+function placeOfEvent(event) {
+  const after = steps.findIndex((step) => step >= event.step);
+  if (after <= 0) return after ? { at: steps.length - 1, look: steps.length - 1 } : { at: 0, look: 0 };
+  return { at: after - (steps[after] - event.step) / (steps[after] - steps[after - 1]), look: after };
+}
+
+const whenAndWhat = (event) => `${nameOfStep(event.step)}: ${event.sentence}`;
+
+// Goes to the step of an event, and to its layer where it is of one.
+function goToEvent(event) {
+  const layer = run.layers.findIndex(({ name }) => name === event.layer);
+  set({ step: placeOfEvent(event).look, playing: false, ...(layer >= 0 ? { layer } : {}) });
+}
+
+function drawHappened() {
+  const root = document.getElementById("happened");
+  root.append(make("h2", { id: "happened-title" }, "What happened"));
+  if (manifest.stopped) root.append(make("p", { class: "notice" }, make("strong", {}, "The training was stopped "), String(manifest.stopped)));
+  if (!run.events.length) return root.append(make("p", { class: "hint" }, nothingHappened()));
+  const list = make("ol", { class: "happened" });
+  const rows = run.events.map((event) => {
+    const jump = make("button", { type: "button", class: "link", "aria-label": `Go to ${whenAndWhat(event)}`, click: () => goToEvent(event) }, nameOfStep(event.step));
+    const row = make("li", {}, jump, make("span", {}, event.sentence, event.layer && ` (${layerTitle(event.layer)})`), make("span", { class: "told-by" }, `${event.analysis} / ${event.kind}`));
+    list.append(row);
+    return { row, look: placeOfEvent(event).look };
+  });
+  root.append(list);
+  const show = () => rows.forEach(({ row, look }) => (look === state.step ? row.setAttribute("aria-current", "step") : row.removeAttribute("aria-current")));
+  view(["step"], show);
+  show();
+}
+
+function nothingHappened() {
+  if (run.telling.length) return `Nothing that ${run.telling.join(" and ")} would tell of.`;
+  return "No analysis of this run tells of events. One that does, of alarms: fairness.";
+}
