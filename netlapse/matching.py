@@ -51,6 +51,11 @@ class Matching:
         reached = (self.null >= self.mean - 1e-12).sum()  # an order may be the given one, with other rounding
         return float((1 + reached) / (1 + len(self.null)))
 
+    def __str__(self) -> str:
+        if not len(self.pairs):
+            return "no units to match"
+        return f"correlation {self.mean:.2f}" + (f", {self.null_mean:.2f} by chance" if len(self.null) else "")
+
     @cached_property
     def alone(self) -> tuple[Int64, Int64]:
         """Of each run, the units without a counterpart, the unmatchable ones among them."""

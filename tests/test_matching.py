@@ -28,6 +28,7 @@ def test_units_in_another_order_are_found_again_also_when_they_are_not_quite_the
     assert found.p == 1 / 20
     assert found.null_mean < 0.5 < found.mean
     assert found.alone[0].size == found.alone[1].size == 0
+    assert str(found) == f"correlation {found.mean:.2f}, {found.null_mean:.2f} by chance"
 
 
 def test_it_is_the_best_of_all_one_to_one_matchings_and_its_correlations_are_pearsons() -> None:
@@ -74,6 +75,7 @@ def test_units_that_do_one_and_the_same_or_no_number_are_like_none_and_are_named
     none = match_units(np.zeros((3, 5)), others[:, :5])
     assert none.pairs.shape == (0, 2)
     assert np.isnan([none.mean, none.p, none.null_mean]).all()
+    assert str(none) == "no units to match"
 
 
 def test_of_independent_units_p_is_any_number_from_0_to_1_alike() -> None:
