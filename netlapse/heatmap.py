@@ -22,8 +22,8 @@ NAME = 160
 def heatmap(values: Float64, rows: Sequence[str], columns: Sequence[str], title: str, unit_label: str, note: str = "") -> UInt8:
     """A cell for each row and column (r, c), from white at 0 and below to dark at 1, whatever the values: (h, w, 3).
 
-    Up to about twenty columns each number is written into its cell. Columns are named by the numbers of the rows where both are the same,
-    and else by their own. NaN is grey.
+    Up to about twenty columns each number but zero is written into its cell. Columns with names that do not fit have numbers instead: those of
+    the rows where both are the same, and else their own. NaN is grey.
 
     Raises ValueError for values that are not (r, c) with a row and a column at least.
     """
@@ -31,10 +31,11 @@ def heatmap(values: Float64, rows: Sequence[str], columns: Sequence[str], title:
     if values.shape != (len(rows), len(columns)) or not values.size:
         raise ValueError(f"a heatmap of {len(rows)} rows and {len(columns)} columns was given values {values.shape}; expected as many, at least one")
     cell = int(np.clip(WIDEST // max(values.shape), SMALLEST, CELL))
+    fit = all(render._text(name, render.SMALL).shape[1] < cell for name in columns)
     same = list(rows) == list(columns)
-    named = [f"{number} {name}" for number, name in enumerate(rows, 1)] if same else list(rows)
-    heads = [str(number) for number in range(1, len(columns) + 1)]
-    listed = "" if same else "Columns: " + ", ".join(f"{head} {name}" for head, name in zip(heads, columns)) + ". "
+    named = [f"{number} {name}" for number, name in enumerate(rows, 1)] if same and not fit else list(rows)
+    heads = list(columns) if fit else [str(number) for number in range(1, len(columns) + 1)]
+    listed = "" if same or fit else "Columns: " + ", ".join(f"{head} {name}" for head, name in zip(heads, columns)) + ". "
     side = max(render._text(render._shortened(name, NAME, render.SMALL), render.SMALL).shape[1] for name in named) + 2 * render.GAP
     width = max(side + cell * len(columns), render._bar_width(unit_label))
     heading, below = render._paragraph(title, width, render.TITLE), render._paragraph(listed + note, width, render.SMALL)
@@ -55,7 +56,7 @@ def heatmap(values: Float64, rows: Sequence[str], columns: Sequence[str], title:
         render._centre(page, render._text(heads[column], render.SMALL), top - line, left + column * cell, cell)
     if cell == CELL:
         for (row, column), value in np.ndenumerate(values):
-            if np.isfinite(value):
+            if np.isfinite(value) and value != 0:
                 number = _number(float(value))
                 y, x = top + row * cell + (cell - line) // 2, left + column * cell
                 _write(page, number, y, x, cell, light=bool(value > 0.6))
