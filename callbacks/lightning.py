@@ -93,6 +93,8 @@ class ObserverCallback(Observing, _Scheduled):
     channels_first  whether the network takes (n, c, ...); None: see `netlapse.backends.torch.TorchNetwork`
     checkpoints  a folder for a weights-only checkpoint of every observed step; None: none are kept
     strict       raise what fails in an analysis or the tracker, instead of reporting it and training on
+    max_overhead  seconds spent observing over seconds spent training, at most: scheduled steps that would cost more are left out, and told
+                 in the record; of those only the training's metrics and the checkpoint are kept. None: no limit
     stop_on      kinds of events that end the training once the step is recorded: "fairness/gap", "fairness/*"; none: it is never ended
 
     A training that goes on from a checkpoint, into the record it began, goes on with that record: what was found at the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -46,7 +47,10 @@ class Observing:
         channels_first: bool | None = None,
         strict: bool = False,
         stop_on: Sequence[str] = (),
+        max_overhead: float | None = None,
     ) -> None:
+        if max_overhead is not None and not 0 < max_overhead < math.inf:
+            raise ValueError(f"ObserverCallback was given max_overhead={max_overhead}; expected a share above 0, such as 0.05, or None for no limit")
         super().__init__(schedule or every_epoch())  # type: ignore[call-arg]  # the callback this is mixed into
         self.probe, self.analyses, self.layers, self.grouping = probe, analyses, layers, grouping
         self.tracker, self.module, self.output, self.channels_first = tracker, module, output, channels_first
@@ -55,8 +59,10 @@ class Observing:
         self.stop_on = stop_on
         self.stop = False
         """Whether the training is to end: an event of a chosen kind has begun."""
+        self.max_overhead = max_overhead
         self.observer: Observer | None = None
         self._goes_on = False
+        self._thinned: list[int] = []
 
     def open(self, network: Network, model: str, probe: ProbeSet, own_tracker: Callable[[], Tracker], *, goes_on: bool) -> None:
         """Open the record; `goes_on` where the training began earlier.
@@ -82,9 +88,15 @@ class Observing:
 
     def observe(self, network: Network, step: int, metrics: Mapping[str, float], answers: Answers | None = None) -> None:
         """Log the training's metrics and what the analyses find at this step; `answers` as in `Observer.observe`."""
-        if self.observer is not None:
-            extra = {"training": Findings(scalars={f"training/{name}": value for name, value in metrics.items()})} if metrics else None
+        if self.observer is None:
+            return
+        extra = {"training": Findings(scalars={f"training/{name}": value for name, value in metrics.items()})} if metrics else None
+        if self.max_overhead is None or self._goes_on or self.observer.overhead.affords(self.max_overhead):
+            self._say_thinned()
             self.observer.observe(network, step, extra=extra, missing_only=self._goes_on, answers=answers)
+        else:
+            self._thinned.append(step)
+            self.observer.observe(network, step, extra=extra, only=())
 
     def _happened(self, analysis: str, event: Event) -> None:
         kind = f"{analysis}/{event.kind}"
@@ -96,8 +108,26 @@ class Observing:
 
     def close(self, *, failed: bool | None) -> None:
         """Close the record, if one is open, as `Observer.finish` does; where nobody chose where it goes, say where it is."""
+        self._say_thinned()
         observer, self.observer = self.observer, None
         if observer is not None:
             observer.finish(failed=failed)
             if self.tracker is None:
                 print(f"netlapse: recorded in {observer.tracker.place}")
+
+    def _say_thinned(self) -> None:
+        """Put down the steps that were left out so far: not at each of them, which would cost what leaving out saves."""
+        observer, thinned = self.observer, self._thinned
+        if observer is None or not thinned:
+            return
+        self._thinned = []
+        before = observer.tracker.manifest.get("thinned")
+        known = before.get("steps", []) if isinstance(before, Mapping) else []
+        if not known:
+            log.warning(
+                "netlapse: an observation takes %.2g s: to stay within %.3g %% of the training's time not every scheduled %s is observed; "
+                "reanalysis fills them in from checkpoints",
+                observer.overhead.last, 100 * (self.max_overhead or 0), self.schedule.unit,
+            )  # fmt: skip
+        told = {"max_overhead": self.max_overhead, "steps": sorted({*known, *thinned})}
+        observer.attempt("tracker, naming what was left out", observer.tracker.describe, {"thinned": told})

@@ -25,6 +25,7 @@ import numpy as np
 
 from netlapse import __version__
 from netlapse.events import Event, begun, events_in, listed, tells
+from netlapse.overhead import Overhead
 from netlapse.probe import by_label
 from netlapse.tracking.checkpoints import Checkpoints
 from netlapse.tracking.probes import PROBE, to_bytes
@@ -74,9 +75,8 @@ class Observer:
         self.analyses = _named(analyses)
         self._previous: dict[str, tuple[int, Findings | None]] = {}  # what each analysis found last here, and at which step
         self._reported: set[str] = set()
-        self._observing = 0.0
-        self._began: float | None = None
-        self._paged = 0.0
+        self.overhead = Overhead()
+        self._paged: float | None = None
 
     def start(self, network: Network, manifest: Mapping[str, object] | None = None, *, resume: bool = False) -> None:
         """Open the record, and find now what would fail at every step: layers, groupings, inputs, options that do not fit.
@@ -220,8 +220,9 @@ class Observer:
         kept = (known if missing_only else set()) | (self.analyses.keys() - only if only is not None else set())
         if kept >= {*self.analyses, *extra}:
             return {}
+        self.overhead.begin()
         started = time.perf_counter()
-        self._began = started if self._began is None else self._began
+        self._paged = started if self._paged is None else self._paged
         snapshot = self._snapshot(network, step, answers)
         found: dict[str, Findings] = {}
         costs: dict[str, float] = {}
@@ -246,16 +247,18 @@ class Observer:
                     self.attempt(f"tracker, logging {name}", self._log, name, step, findings)
                     self._tell(name, step, findings, previous)
         costs["cost/forward"] = _forward_seconds(snapshot)
-        now = time.perf_counter()
-        costs["cost/observation"] = now - started
-        self._observing += now - started
-        if (rest := now - self._began - self._observing) > 0:
-            costs["cost/overhead"] = self._observing / rest
+        costs["cost/observation"] = time.perf_counter() - started
+        if only is None:
+            self.overhead.observed(costs["cost/observation"])
+        else:
+            self.overhead.spent(costs["cost/observation"])
+        if (share := self.overhead.share) is not None:
+            costs["cost/overhead"] = share
         # What it cost the first time stays: a metric of MLflow cannot be replaced. Offline no training pays for it.
         if only is None and "cost" not in known:
             found["cost"] = Findings(scalars=costs)
             self.attempt("tracker, logging cost", self.tracker.log, "cost", step, found["cost"])
-        if now - max(self._began, self._paged) > PAGE_EVERY:
+        if time.perf_counter() - self._paged > PAGE_EVERY:
             self.draw()
         return found
 
@@ -328,7 +331,7 @@ class Observer:
         started = time.perf_counter()
         self.attempt("the time-lapse page", draw)
         self._paged = time.perf_counter()
-        self._observing += self._paged - started
+        self.overhead.spent(self._paged - started)
 
     def _keep_probe(self) -> None:
         self.tracker.document(PROBE, to_bytes(self.probe))

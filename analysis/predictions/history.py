@@ -43,7 +43,9 @@ class History:
         last = self.recent[-patience:]
         now = last[-1] == labels
         before = last[-2] == labels if len(last) > 1 else now
-        same = (last == last[-1]).all(axis=0) & (last[-1] >= 0) & (len(last) == patience)
+        same = (
+            (last == last[-1]).all(axis=0) & (last[-1] >= 0) & (len(last) == patience)
+        )
         begun = self.counted > 0
         return {
             "always_right": self.right & begun,
@@ -54,21 +56,30 @@ class History:
         }
 
 
-def extended(before: History | None, predictions: Int64, labels: Int64, step: int, patience: int) -> History:
+def extended(
+    before: History | None, predictions: Int64, labels: Int64, step: int, patience: int
+) -> History:
     """The history with one more checkpoint, at which the inputs were predicted as (n,) these classes; -1 is no prediction, which is not right."""
     now: Bools = np.asarray(predictions == labels)
+    n = len(labels)
     if before is None:
-        recent, was = np.empty((0, len(labels)), np.int64), now
-        right, wrong, counted, forgotten, since = np.ones(len(labels), bool), np.ones(len(labels), bool), 0, 0, np.full(len(labels), -1)
-    else:
-        recent, was = before.recent, before.recent[-1] == labels
-        right, wrong, counted, forgotten, since = before.right, before.wrong, before.counted, before.times_forgotten, before.right_since
+        before = History(
+            np.empty((0, n), np.int64),
+            np.ones(n, bool),
+            np.ones(n, bool),
+            0,
+            np.zeros(n, np.int64),
+            np.full(n, -1),
+        )
+    was: Bools = np.asarray(before.recent[-1] == labels) if len(before.recent) else now
     counts = step > 0
     return History(
-        recent=np.concatenate([recent, predictions[None]])[-patience:],
-        right=right & now if counts else right,
-        wrong=wrong & ~now if counts else wrong,
-        counted=counted + counts,
-        times_forgotten=forgotten + (was & ~now).astype(np.int64),
-        right_since=np.where(now, np.where(since < 0, step, since), -1).astype(np.int64),
+        recent=np.concatenate([before.recent, predictions[None]])[-patience:],
+        right=before.right & now if counts else before.right,
+        wrong=before.wrong & ~now if counts else before.wrong,
+        counted=before.counted + counts,
+        times_forgotten=before.times_forgotten + (was & ~now).astype(np.int64),
+        right_since=np.where(
+            now, np.where(before.right_since < 0, step, before.right_since), -1
+        ).astype(np.int64),
     )
