@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from netlapse.analysis.fairness.alarms import GROWING, LASTING, growth_bound, lasting
 from netlapse.analysis.fairness.calibration import calibration_error, calibration_sums
 from netlapse.analysis.fairness.counts import RATES, Disparities, disparities, group_counts, group_metrics
+from netlapse.analysis.fairness.grouping import NO_VALUE
 from netlapse.analysis.fairness.representation import (
     decodability,
     differences,
@@ -27,9 +28,6 @@ from netlapse.types import Array, Findings, Float32, Float64, Int64, ProbeSet, S
 
 Strings = NDArray[np.str_]
 Bools = NDArray[np.bool_]
-NO_VALUE = ("", "nan", "None")
-"""Values of attributes that stand for none, as tables with gaps are read."""
-
 MOST_GROUPS = 40
 """In the picture of an attribute."""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,10 +17,28 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
+from netlapse.callbacks.lightning_sampling import AdaptiveSampler, AdaptiveSampling
+from netlapse.callbacks.sampling import told
 from netlapse.data.dataset import Dataset
 from netlapse.training import Metrics, check_choices, surviving
-from netlapse.training.remedies import Remedy
-from netlapse.types import Array, Int64
+from netlapse.training.remedies import (
+    JTT,
+    Adaptive,
+    Bools,
+    GroupBalanced,
+    GroupDRO,
+    Remedy,
+    errors,
+    group_balanced_weights,
+    group_dro_shares,
+    group_dro_weights,
+    groups_of,
+    told_groups,
+    upweighted,
+)
+from netlapse.types import Array, Float64, Int64
+
+log = logging.getLogger(__name__)
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
@@ -50,16 +71,20 @@ class Classifier(pl.LightningModule):
         logits = self(inputs)
         return cross_entropy(logits, labels, reduction="none"), logits, {}
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+    def batch_loss(self, losses: Tensor) -> Tensor:
+        """What a batch is trained on, of the losses (n,) of its inputs."""
+        return losses.mean()
+
+    def training_step(self, batch: Sequence[Tensor], batch_index: int) -> Tensor:
         return self._shared_step(batch, "train")
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: Sequence[Tensor], batch_index: int) -> None:
         self._shared_step(batch, "val")
 
-    def _shared_step(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
-        inputs, labels = batch
+    def _shared_step(self, batch: Sequence[Tensor], part: str) -> Tensor:
+        inputs, labels, *more = batch
         losses, logits, numbers = self.losses(inputs, labels)
-        loss = losses.mean()
+        loss = self.batch_loss(losses, *more)
         said = {"loss": loss, "accuracy": (logits.argmax(dim=1) == labels).float().mean(), **numbers}
         self.log_dict({f"{part}_{name}": value for name, value in said.items()}, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=True)
         return loss
@@ -68,6 +93,47 @@ class Classifier(pl.LightningModule):
         options = {"momentum": self.momentum} if self.optimizer == "sgd" else {}
         kind: type[torch.optim.Optimizer] = OPTIMIZERS[self.optimizer]
         return kind(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, **options)  # type: ignore[call-arg, arg-type]
+
+
+class GroupDROClassifier(Classifier):
+    """Trained on the groups' losses, of which the worst count most; a training batch has (n,) groups as its third part.
+
+    See `netlapse.training.remedies.group_dro_weights`. Under DDP a batch is that of all processes together. Each group's weight is logged per
+    epoch as `group_dro/weight/<group>`; checkpoints have it.
+    """
+
+    group_weights: Tensor
+
+    def __init__(self, network: nn.Module, groups: Sequence[str], step_size: float, **options: Any) -> None:
+        super().__init__(network, **options)
+        self.groups, self.step_size = groups, step_size
+        self.register_buffer("group_weights", torch.full((len(groups),), 1 / len(groups)))
+
+    def batch_loss(self, losses: Tensor, groups: Tensor | None = None) -> Tensor:
+        if groups is None:  # of validation
+            return losses.mean()
+        totals = torch.zeros(2, len(self.groups), device=losses.device)
+        totals.index_add_(1, groups, torch.stack([losses.detach().float(), torch.ones_like(losses, dtype=torch.float32)]))
+        sums, sizes = (row.double().cpu().numpy() for row in self.trainer.strategy.reduce(totals, reduce_op="sum"))
+        weights = group_dro_weights(self.group_weights.double().cpu().numpy(), sums, sizes, self.step_size)
+        self.group_weights.copy_(torch.from_numpy(weights))
+        shares = torch.from_numpy(group_dro_shares(weights, groups.cpu().numpy(), sizes)).to(losses)
+        return (shares * losses).sum() * self.trainer.world_size  # DDP takes the mean over processes
+
+    def on_train_epoch_end(self) -> None:
+        for name, weight in zip(self.groups, self.group_weights):
+            self.log(f"group_dro/weight/{name}", weight)
+
+
+class FixedSampling(pl.Callback):
+    """Tells of a draw by weights that stay what `AdaptiveSampling` tells of one by weights that change."""
+
+    def __init__(self, sampler: AdaptiveSampler, groups: Mapping[str, Array]) -> None:
+        self.sampler, self.groups = sampler, groups
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for name, value in told(self.sampler.weights, self.groups).items():
+            pl_module.log(name, value, rank_zero_only=True)
 
 
 class _Told(Logger):
@@ -120,14 +186,29 @@ def fit(
     remedy   what is changed for the sake of small groups, see `netlapse.training.remedies`; None: nothing
     options  more arguments of `pytorch_lightning.Trainer`
 
-    Raises ValueError for a number of epochs or a batch size below 1, an unknown optimizer, a learning rate not above 0.
+    Raises ValueError for a number of epochs or a batch size below 1, an unknown optimizer, a learning rate not above 0, and a remedy that goes by
+    an attribute which the training inputs, or some of them, have not got.
     """
     check_choices(max_epochs, batch_size, optimizer, learning_rate, OPTIMIZERS)
-    if remedy is not None:
-        raise ValueError(f"remedy is {remedy}, which is not there in Lightning yet; expected none")
+    settings: dict[str, Any] = {"optimizer": optimizer, "learning_rate": learning_rate, "weight_decay": weight_decay, "momentum": momentum}
+    sampling = _sampling(remedy, data, seed, batch_size)
+    if isinstance(remedy, JTT):
+        first = copy.deepcopy(network)
+        without = {**(options or {}), "limit_val_batches": 0}
+        fit(first, data, max_epochs=remedy.epochs, batch_size=batch_size, seed=seed, progress=progress, options=without, **settings)
+        sampling = _fixed(upweighted(wrong_of(first, data), remedy.upweight), data, seed)
     seed_everything(seed)
-    module = Classifier(network, optimizer=optimizer, learning_rate=learning_rate, weight_decay=weight_decay, momentum=momentum)
-    train = DataLoader(_tensors(data.train_inputs, data.train_labels), batch_size, shuffle=True, generator=torch.Generator().manual_seed(seed))
+    dataset = _tensors(data.train_inputs, data.train_labels)
+    if isinstance(remedy, GroupDRO):
+        groups, names = groups_of(data, remedy.attribute, remedy.of)
+        module: Classifier = GroupDROClassifier(network, names, remedy.step_size, **settings)
+        dataset = TensorDataset(*dataset.tensors, torch.from_numpy(groups))
+    else:
+        module = Classifier(network, **settings)
+    if sampling is not None:
+        train = DataLoader(dataset, batch_size, sampler=sampling.sampler)
+    else:
+        train = DataLoader(dataset, batch_size, shuffle=True, generator=torch.Generator().manual_seed(seed))
     test = DataLoader(_tensors(data.test_inputs, data.test_labels), 256)
     with warnings.catch_warnings():
         # The data are tensors in memory: worker processes would only copy them.
@@ -135,7 +216,7 @@ def fit(
         warnings.filterwarnings("ignore", message=".*The number of training batches.*")
         trainer = pl.Trainer(
             max_epochs=max_epochs,
-            callbacks=list(callbacks),
+            callbacks=[*([] if sampling is None else [sampling]), *callbacks],
             logger=_Told(metrics) if metrics is not None else False,
             enable_checkpointing=False,
             enable_model_summary=False,
@@ -146,6 +227,34 @@ def fit(
         )
         trainer.fit(module, train, test)
     return trainer
+
+
+def wrong_of(network: nn.Module, data: Dataset) -> Bools:
+    """(n,) whether the network, which is left in evaluation mode, has the class of each training input wrong.
+
+    Raises ValueError for logits that are not finite.
+    """
+    network.eval()
+    device = next((parameter.device for parameter in network.parameters()), None)
+    with torch.inference_mode():
+        logits = torch.cat([network(inputs.to(device)).cpu() for inputs, _ in DataLoader(_tensors(data.train_inputs, data.train_labels), 256)])
+    return errors(logits.numpy(), data.train_labels)
+
+
+def _sampling(remedy: Remedy | None, data: Dataset, seed: int, batch_size: int) -> AdaptiveSampling | FixedSampling | None:
+    """What draws by weights that are known, or made, without another training; None where each input is drawn once an epoch."""
+    if isinstance(remedy, GroupBalanced):
+        return _fixed(group_balanced_weights(groups_of(data, remedy.attribute, remedy.of)[0]), data, seed)
+    if isinstance(remedy, Adaptive):
+        sampler, known = AdaptiveSampler(len(data.train_labels), seed=seed), (data.train_inputs, data.train_labels)
+        return AdaptiveSampling(sampler, known, module="network", groups=told_groups(data), **asdict(remedy), batch_size=batch_size)
+    return None
+
+
+def _fixed(weights: Float64, data: Dataset, seed: int) -> FixedSampling:
+    sampler = AdaptiveSampler(len(weights), seed=seed)
+    sampler.weights = weights
+    return FixedSampling(sampler, told_groups(data))
 
 
 def _tensors(inputs: Array, labels: Int64) -> TensorDataset:
