@@ -12,17 +12,7 @@ from netlapse.analysis.predictions.scores import class_scores
 from netlapse.gaps import gallery
 from netlapse.heatmap import heatmap
 from netlapse.probe import softmax
-from netlapse.types import (
-    Array,
-    Findings,
-    Float32,
-    Float64,
-    Int64,
-    ProbeSet,
-    Snapshot,
-    UInt8,
-    checked_by,
-)
+from netlapse.types import Array, Findings, Float32, Float64, Int64, ProbeSet, Snapshot, UInt8, checked_by
 
 MEANS = ("precision", "recall", "f1", "auc", "average_precision")
 TOLD: dict[Kind, str] = {
@@ -36,15 +26,11 @@ TOLD: dict[Kind, str] = {
 
 def _check(snapshot: Snapshot, *, patience: int = 3, shown: int = 24) -> None:
     if patience < 2 or shown < 0:
-        raise ValueError(
-            f"predictions was given patience={patience} and shown={shown}; expected at least 2 checkpoints, and at least 0 inputs"
-        )
+        raise ValueError(f"predictions was given patience={patience} and shown={shown}; expected at least 2 checkpoints, and at least 0 inputs")
 
 
 @checked_by(_check)
-def predictions(
-    snapshot: Snapshot, previous: Findings | None, *, patience: int = 3, shown: int = 24
-) -> Findings:
+def predictions(snapshot: Snapshot, previous: Findings | None, *, patience: int = 3, shown: int = 24) -> Findings:
     """What is predicted, class by class and input by input.
 
     patience  checkpoints in a row at which an input that is stuck is predicted as the same wrong class
@@ -67,73 +53,38 @@ def predictions(
     _check(snapshot, patience=patience, shown=shown)
     probe, logits = snapshot.probe, _logits(snapshot)
     n, k = logits.shape
-    classes = (
-        tuple(probe.class_names)
-        if len(probe.class_names) == k
-        else tuple(str(one) for one in range(k))
-    )
+    classes = tuple(probe.class_names) if len(probe.class_names) == k else tuple(str(one) for one in range(k))
     there: Bools = np.asarray(np.isfinite(logits).all(axis=1))
     probabilities = np.full((n, k), np.nan)
     probabilities[there] = softmax(logits[there])
-    said: Int64 = np.where(
-        there, np.where(there[:, None], logits, 0).argmax(axis=1), -1
-    )
-    confidence: Float64 = np.where(
-        there, np.max(np.nan_to_num(probabilities), axis=1), np.nan
-    )
+    said: Int64 = np.where(there, np.where(there[:, None], logits, 0).argmax(axis=1), -1)
+    confidence: Float64 = np.where(there, np.max(np.nan_to_num(probabilities), axis=1), np.nan)
     loss = _cross_entropy(logits, probe.labels, there)
-    confusion = group_counts(
-        np.zeros(there.sum(), np.int64), probe.labels[there], said[there], 1, k
-    )[0]
-    history = extended(
-        _before(previous, n), said, probe.labels, snapshot.step, patience
-    )
+    confusion = group_counts(np.zeros(there.sum(), np.int64), probe.labels[there], said[there], 1, k)[0]
+    history = extended(_before(previous, n), said, probe.labels, snapshot.step, patience)
     kinds = history.of_kind(probe.labels, patience)
     wrong = np.flatnonzero(there & (said != probe.labels))
     errors = wrong[np.argsort(-confidence[wrong], kind="stable")]
-    arrays: dict[str, Array] = {
-        "classes": np.array(classes),
-        "predictions": said,
-        "confidence": confidence,
-        "loss": loss,
-        "confusion": confusion,
-    }
+    arrays: dict[str, Array] = {"classes": np.array(classes), "predictions": said, "confidence": confidence, "loss": loss, "confusion": confusion}
     arrays |= {"kinds": np.stack([kinds[kind] for kind in KINDS]), "errors": errors}
     arrays |= {name: np.asarray(value) for name, value in asdict(history).items()}
-    scalars = {
-        "accuracy": float((said == probe.labels)[there].mean())
-        if there.any()
-        else np.nan,
-        "no_prediction": float((~there).sum()),
-    }
+    scalars = {"accuracy": float((said == probe.labels)[there].mean()) if there.any() else np.nan, "no_prediction": float((~there).sum())}
     scalars["loss"] = float(loss[there].mean()) if there.any() else np.nan
     scalars |= {kind: float(of_it.mean()) for kind, of_it in kinds.items()}
     if there.any():
         scores = class_scores(confusion, probe.labels[there], probabilities[there])
         arrays |= {name: np.asarray(value) for name, value in asdict(scores).items()}
         scalars |= {name: _mean(getattr(scores, name)) for name in MEANS}
-        scalars["undefined"] = float(
-            sum(np.isnan(getattr(scores, name)).sum() for name in MEANS)
-        )
+        scalars["undefined"] = float(sum(np.isnan(getattr(scores, name)).sum() for name in MEANS))
     images = {"predictions/confusion": _confusion(confusion, classes, snapshot.step)}
     if shown and probe.inputs.ndim == 4 and probe.inputs.shape[3] in (1, 3):
-        images |= _pictures(
-            probe, said, confidence, kinds, errors, classes, shown, snapshot.step
-        )
-    return Findings(
-        arrays,
-        {f"predictions/{name}": value for name, value in scalars.items()},
-        images,
-    )
+        images |= _pictures(probe, said, confidence, kinds, errors, classes, shown, snapshot.step)
+    return Findings(arrays, {f"predictions/{name}": value for name, value in scalars.items()}, images)
 
 
 def _logits(snapshot: Snapshot) -> Float32:
     logits, labels = snapshot.statistics.logits, snapshot.probe.labels
-    if (
-        logits is None
-        or logits.ndim != 2
-        or logits.shape[1] <= max(1, int(labels.max()))
-    ):
+    if logits is None or logits.ndim != 2 or logits.shape[1] <= max(1, int(labels.max())):
         raise ValueError(
             f"predictions needs a logit for each class: the network's output has shape {None if logits is None else logits.shape}, and the probe has "
             f"{len(labels)} inputs with labels up to {labels.max()}; leave this analysis out"
@@ -158,13 +109,8 @@ def _before(previous: Findings | None, n: int) -> History | None:
 def _cross_entropy(logits: Float32, labels: Int64, there: Bools) -> Float64:
     """(n,) minus the logarithm of the label's probability, exact however small that is; NaN where there is no prediction."""
     found = np.full(len(labels), np.nan)
-    shifted = logits[there].astype(np.float64) - logits[there].max(
-        axis=1, keepdims=True, initial=-np.inf
-    )
-    found[there] = (
-        np.log(np.exp(shifted).sum(axis=1))
-        - shifted[np.arange(len(shifted)), labels[there]]
-    )
+    shifted = logits[there].astype(np.float64) - logits[there].max(axis=1, keepdims=True, initial=-np.inf)
+    found[there] = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(shifted)), labels[there]]
     return found
 
 
@@ -178,22 +124,11 @@ def _confusion(confusion: Int64, classes: tuple[str, ...], step: int) -> UInt8:
     counts = confusion.sum(axis=1)
     shares = confusion / np.where(counts > 0, counts, np.nan)[:, None]
     note = f"Rows are labels, columns predictions; each row is a share of its {_range(counts)} inputs. Grey: no inputs."
-    return heatmap(
-        shares,
-        classes,
-        classes,
-        f"Confusion, step {step}",
-        "share of the label's inputs",
-        note,
-    )
+    return heatmap(shares, classes, classes, f"Confusion, step {step}", "share of the label's inputs", note)
 
 
 def _range(counts: Int64) -> str:
-    return (
-        str(counts.min())
-        if counts.min() == counts.max()
-        else f"{counts.min()} to {counts.max()}"
-    )
+    return str(counts.min()) if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
 
 
 def _pictures(
@@ -209,22 +144,15 @@ def _pictures(
     """The inputs of each kind of which there are any, under label, prediction and confidence."""
     found: dict[str, UInt8] = {}
     order = np.argsort(-np.nan_to_num(confidence, nan=-1.0), kind="stable")
-    listed = {kind: (order[kinds[kind][order]], TOLD[kind]) for kind in KINDS} | {
-        "errors": (errors, "wrong now, the most confident first")
-    }
+    listed = {kind: (order[kinds[kind][order]], TOLD[kind]) for kind in KINDS} | {"errors": (errors, "wrong now, the most confident first")}
     for name, (inputs, words) in listed.items():
         if not len(inputs):
             continue
         some = inputs[:shown]
-        captions = [
-            _caption(classes, int(probe.labels[i]), int(said[i]), float(confidence[i]))
-            for i in some.tolist()
-        ]
+        captions = [_caption(classes, int(probe.labels[i]), int(said[i]), float(confidence[i])) for i in some.tolist()]
         title = f"{name.replace('_', ' ').capitalize()}: {words}, step {step}"
         note = f"{len(inputs)} of {len(probe)} inputs{'' if len(some) == len(inputs) else f', {len(some)} shown'}; label, prediction, confidence."
-        found[f"predictions/{name}"] = gallery(
-            np.asarray(probe.inputs[some], np.float64), captions, title, note
-        )
+        found[f"predictions/{name}"] = gallery(np.asarray(probe.inputs[some], np.float64), captions, title, note)
     return found
 
 

@@ -43,9 +43,7 @@ class History:
         last = self.recent[-patience:]
         now = last[-1] == labels
         before = last[-2] == labels if len(last) > 1 else now
-        same = (
-            (last == last[-1]).all(axis=0) & (last[-1] >= 0) & (len(last) == patience)
-        )
+        same = (last == last[-1]).all(axis=0) & (last[-1] >= 0) & (len(last) == patience)
         begun = self.counted > 0
         return {
             "always_right": self.right & begun,
@@ -56,9 +54,7 @@ class History:
         }
 
 
-def extended(
-    before: History | None, predictions: Int64, labels: Int64, step: int, patience: int
-) -> History:
+def extended(before: History | None, predictions: Int64, labels: Int64, step: int, patience: int) -> History:
     """The history with one more checkpoint, at which the inputs were predicted as (n,) these classes; -1 is no prediction, which is not right."""
     now: Bools = np.asarray(predictions == labels)
     n = len(labels)
@@ -79,7 +75,5 @@ def extended(
         wrong=before.wrong & ~now if counts else before.wrong,
         counted=before.counted + counts,
         times_forgotten=before.times_forgotten + (was & ~now).astype(np.int64),
-        right_since=np.where(
-            now, np.where(before.right_since < 0, step, before.right_since), -1
-        ).astype(np.int64),
+        right_since=np.where(now, np.where(before.right_since < 0, step, before.right_since), -1).astype(np.int64),
     )

@@ -37,9 +37,7 @@ class ClassScores:
     precision_recall: Float64
 
 
-def class_scores(
-    confusion: Int64, labels: Int64, probabilities: Float64
-) -> ClassScores:
+def class_scores(confusion: Int64, labels: Int64, probabilities: Float64) -> ClassScores:
     """Every class against all others.
 
     confusion      (k, k) how many inputs of each label were given each prediction
@@ -51,34 +49,19 @@ def class_scores(
     """
     probabilities = np.asarray(probabilities, np.float64)
     _check(confusion, labels, probabilities)
-    right, support, named = (
-        np.diag(confusion),
-        confusion.sum(axis=1),
-        confusion.sum(axis=0),
-    )
+    right, support, named = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     k = len(confusion)
     auc, average_precision = np.full(k, np.nan), np.full(k, np.nan)
-    roc, precision_recall = (
-        np.full((k, len(GRID)), np.nan),
-        np.full((k, len(GRID)), np.nan),
-    )
+    roc, precision_recall = np.full((k, len(GRID)), np.nan), np.full((k, len(GRID)), np.nan)
     for one in np.flatnonzero((support > 0) & (support < len(labels))).tolist():
         hits, others = _reached(labels == one, probabilities[:, one])
-        recall, fall_out, precision = (
-            hits / support[one],
-            others / (len(labels) - support[one]),
-            hits / (hits + others),
-        )
+        recall, fall_out, precision = hits / support[one], others / (len(labels) - support[one]), hits / (hits + others)
         rises = np.diff(recall, prepend=0)
         from_none, from_nothing = np.append(0, fall_out), np.append(0, recall)
         auc[one] = np.trapezoid(from_nothing, from_none)
         average_precision[one] = (rises * precision).sum()
-        roc[one] = np.interp(
-            GRID, from_none, from_nothing
-        )  # of a vertical step the upper end
-        least = np.searchsorted(
-            recall, GRID - 1e-12
-        )  # the first threshold that reaches so much
+        roc[one] = np.interp(GRID, from_none, from_nothing)  # of a vertical step the upper end
+        least = np.searchsorted(recall, GRID - 1e-12)  # the first threshold that reaches so much
         precision_recall[one] = np.maximum.accumulate(precision[::-1])[::-1][least]
     return ClassScores(
         proportion(right, named), proportion(right, support), proportion(2 * right, named + support), support,
@@ -86,40 +69,23 @@ def class_scores(
     )  # fmt: skip
 
 
-def _reached(
-    of_it: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], score: Float64
-) -> tuple[Int64, Int64]:
+def _reached(of_it: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], score: Float64) -> tuple[Int64, Int64]:
     """How many inputs of the class, and how many others, score at least as much as each of the scores there are, the highest first."""
     order = np.argsort(-score, kind="stable")
-    last = np.flatnonzero(
-        np.append(np.diff(score[order]) != 0, True)
-    )  # of the inputs that score the same
+    last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # of the inputs that score the same
     hits: Int64 = np.cumsum(of_it[order], dtype=np.int64)[last]
     return hits, last + 1 - hits
 
 
 def _check(confusion: Int64, labels: Int64, probabilities: Float64) -> None:
-    if (
-        probabilities.ndim != 2
-        or not probabilities.size
-        or not np.isfinite(probabilities).all()
-    ):
-        raise ValueError(
-            f"class scores were given probabilities of shape {probabilities.shape}; expected (n, k), all finite"
-        )
+    if probabilities.ndim != 2 or not probabilities.size or not np.isfinite(probabilities).all():
+        raise ValueError(f"class scores were given probabilities of shape {probabilities.shape}; expected (n, k), all finite")
     n, k = probabilities.shape
-    if (
-        labels.shape != (n,)
-        or not np.issubdtype(labels.dtype, np.integer)
-        or not 0 <= labels.min() <= labels.max() < k
-    ):
+    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer) or not 0 <= labels.min() <= labels.max() < k:
         raise ValueError(
             f"class scores were given labels of shape {labels.shape} and dtype {labels.dtype}; expected ({n},) integers from 0 to {k - 1}"
         )
-    if (
-        confusion.shape != (k, k)
-        or (confusion.sum(axis=1) != np.bincount(labels, minlength=k)).any()
-    ):
+    if confusion.shape != (k, k) or (confusion.sum(axis=1) != np.bincount(labels, minlength=k)).any():
         raise ValueError(
             f"class scores were given a confusion matrix {confusion.shape} of {confusion.sum()} inputs; expected ({k}, {k}) of these {n}"
         )
