@@ -36,6 +36,7 @@ NEEDS = {
     ("masks", "boxes"): ["masks.of.csv={tmp}/boxes.csv"],
     ("data", "image_folder"): ["data.root={tmp}/images"],
     ("data", "fairface"): ["data.root={tmp}"],
+    ("data", "celeba"): ["data.root={tmp}"],
     ("data", "image_csv"): ["data.csv={tmp}/images.csv", "data.image_column=file", "data.label_column=label"],
 }
 # How an experiment is made small enough for a test, where a tiny network on digits is not it.
@@ -47,6 +48,7 @@ REDUCED = {
     **dict.fromkeys(("label_errors", "training_confusion"), WRONG),
     "training_errors": [*WRONG, "probe.per_class=20"],
     "fairness": ["model=cnn_tiny", "analyses.fairness.min_inputs=5"],
+    "dbvae": ["model=dbvae_tiny", "analyses.fairness.min_inputs=5"],
     "attribute_bias": ["data.root={tmp}", "data.size=[8,8]", "model=cnn_tiny", "analyses.topomap.min_inputs=1"],
 }
 # Data that are downloaded when they are not on the machine: built in tests/test_data.py from small caches made there.
@@ -116,6 +118,31 @@ def test_every_experiment_runs_reduced(experiment: str, tmp_path: Path) -> None:
     result = run("train.py", f"experiment={experiment}", *(word.format(tmp=tmp_path) for word in reduced), *short, *record, home=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "record" / "timelapse.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("data", "attribute", "groups", "missing"), [("fairface", "race", ["Black", "Indian", "White"], 0), ("celeba", "Male", ["Male", "not Male"], 1)]
+)
+def test_bias_on_a_folder_of_faces_is_told_by_its_tables(data: str, attribute: str, groups: list[str], missing: int, tmp_path: Path) -> None:
+    _small_images(tmp_path)
+    words = [
+        "experiment=fairness",
+        f"data={data}",
+        f"data.root={tmp_path}",
+        "data.size=[8,8]",
+        "model=cnn_tiny",
+        "analyses.fairness.min_inputs=1",
+        "~analyses.rarest",
+    ]
+    short = ["trainer.max_epochs=1", "trainer.progress=false", "probe.per_class=2", "strict=true", "callback.stop_on=[fairness/*]"]
+    result = run("train.py", *words, *short, "tracker=folder", f"tracker.folder={tmp_path / 'record'}", home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    record = FolderTracker(tmp_path / "record").recording()
+    found = record.findings["fairness"][1]
+    assert set(found.arrays[f"groups/{attribute}"].tolist()) <= set(groups)
+    assert int(np.asarray(found.arrays[f"counts/{attribute}"]).sum()) + missing == 4
+    assert found.scalars[f"fairness/missing/{attribute}"] == missing
+    assert record.manifest["events"] == {"fairness": []}
 
 
 def test_the_default_training_records_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,3 +346,10 @@ def _small_images(folder: Path) -> None:
     )]  # fmt: skip
     for part, some in (("train", faces[:5]), ("val", faces[5:])):
         (folder / f"fairface_label_{part}.csv").write_text("\n".join(["file,age,gender,race,service_test", *some]))
+    names = [f"{i:06}.png" for i in range(8)]
+    (folder / "img_align_celeba").mkdir()
+    for i, name in enumerate(names):
+        Image.fromarray(np.full((4, 4, 3), 30 * i, np.uint8)).save(folder / "img_align_celeba" / name)
+    values = [f"{name},{1 - 2 * (i % 2)},{'' if i == 5 else 1 - 2 * (i // 2 % 2)},1" for i, name in enumerate(names)]
+    (folder / "list_attr_celeba.csv").write_text("\n".join(["image_id,Smiling,Male,Young", *values]))
+    (folder / "list_eval_partition.csv").write_text("\n".join(["image_id,partition", *(f"{name},{2 * (i // 4)}" for i, name in enumerate(names))]))

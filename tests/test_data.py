@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from netlapse.data import Dataset, digits, image_csv, image_folder, keras_dataset, mnist5000, stratified_split
+from netlapse.data import Dataset, celeba, digits, image_csv, image_folder, keras_dataset, mnist5000, stratified_split
 from netlapse.data.keras_datasets import CIFAR100_SUPERCLASSES, CLASS_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -340,6 +340,97 @@ def test_fairface_is_read_by_its_tables_with_all_their_columns(tmp_path: Path) -
         instantiate(config, root=str(tmp_path / "nowhere"))
 
 
+# value of (Smiling, Male, Young) and part of each face; the names are out of order, as nothing goes by it
+FACES = {
+    "000004.jpg": ("1", "-1", "1", 0), "000001.jpg": ("-1", "1", "-1", 0), "000003.jpg": ("-1", "-1", "", 0), "000006.jpg": ("1", "1", "1", 1),
+    "000002.jpg": ("-1", "1", "1", 1), "000007.jpg": ("1", "-1", "-1", 2), "000005.jpg": ("-1", "-1", "1", 2), "000008.jpg": ("1", "1", "1", 2),
+}  # fmt: skip
+
+
+def like_celeba(root: Path, form: str) -> dict[str, np.ndarray]:
+    """Some faces in the form in which CelebA is handed out, or in Kaggle's; returns the images' pixels."""
+    names, kaggle = ("Smiling", "Male", "Young"), form == "kaggle"
+    pixels = {name: picture(root / "img_align_celeba" / ("img_align_celeba" if kaggle else "") / name) for name in FACES}
+    if kaggle:
+        table(root / "list_attr_celeba.csv", [(name, *values[:3]) for name, values in FACES.items()], ("image_id", *names))
+        table(root / "list_eval_partition.csv", [(name, str(values[3])) for name, values in FACES.items()], ("image_id", "partition"))
+    else:
+        (root / "Anno").mkdir()
+        rows = [f"{name}  {'  '.join(value or '0' for value in values[:3])}" for name, values in FACES.items()]
+        (root / "Anno" / "list_attr_celeba.txt").write_text("\n".join([str(len(FACES)), " ".join(names), *rows]) + "\n")
+        (root / "list_eval_partition.txt").write_text("".join(f"{name} {values[3]}\n" for name, values in FACES.items()))
+    return pixels
+
+
+@pytest.mark.parametrize("form", ["original", "kaggle"])
+@pytest.mark.parametrize(("test", "part"), [("test", 2), ("val", 1)])
+def test_celeba_is_read_in_both_of_its_forms_each_value_with_its_face(form: str, test: str, part: int, tmp_path: Path) -> None:
+    like_celeba(tmp_path, form)
+    data = celeba(tmp_path, test=test)  # type: ignore[arg-type]
+    assert list(data.class_names) == ["not Smiling", "Smiling"]
+    for ids, labels, inputs, attributes, number in (
+        (data.train_ids, data.train_labels, data.train_inputs, data.train_attributes, 0),
+        (data.test_ids, data.test_labels, data.test_inputs, data.test_attributes, part),
+    ):
+        assert ids.tolist() == [name for name, values in FACES.items() if values[3] == number]
+        for row, name in enumerate(ids.tolist()):
+            smiling, male, young, _ = FACES[name]
+            assert data.class_names[labels[row]] == ("Smiling" if smiling == "1" else "not Smiling")
+            assert attributes["Male"][row] == {"1": "Male", "-1": "not Male"}[male]
+            assert attributes["Young"][row] == {"1": "Young", "-1": "not Young", "": ""}[young]
+            path = next((tmp_path / "img_align_celeba").rglob(name))
+            np.testing.assert_array_equal(inputs[row], np.asarray(Image.open(path), np.float32) / 255)
+
+
+def test_of_many_faces_a_draw_is_taken_by_the_seed_in_their_order(tmp_path: Path) -> None:
+    like_celeba(tmp_path, "kaggle")
+    draws = [celeba(tmp_path, limit=2, label="Male", attributes=[], seed=seed) for seed in range(12) if seed not in _of_one_class(tmp_path)]
+    listed = list(FACES)
+    assert len({tuple(one.train_ids) for one in draws}) > 1
+    for one in draws:
+        assert len(one.train_ids) == len(one.test_ids) == 2
+        assert [listed.index(name) for name in one.train_ids] == sorted(listed.index(name) for name in one.train_ids)
+
+
+def _of_one_class(root: Path) -> set[int]:
+    """Seeds whose draw of two faces lacks a class in a part, which is refused."""
+    refused = set()
+    for seed in range(12):
+        try:
+            celeba(root, limit=2, label="Male", attributes=[], seed=seed)
+        except ValueError:
+            refused.add(seed)
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "message"),
+    [
+        ({"label": "Hat"}, None, r"list_attr_celeba.csv has no column \['Hat'\]; it has \['Smiling', 'Male', 'Young'\]"),
+        ({"attributes": "Male"}, None, r"attributes is the string 'Male'; expected a list"),
+        ({"label": "Young"}, None, "line 4: Young of 000003.jpg is ''; a class is told by 1 or -1"),
+        ({"test": "train"}, None, "test='train'; expected 'val' or 'test'"),
+        ({"limit": 0}, None, "limit=0; expected at least 1"),
+        ({}, ("list_eval_partition.csv", "000004.jpg,0", "000009.jpg,0"), "line 2: 000004.jpg is of no part"),
+        ({}, ("list_eval_partition.csv", "000004.jpg,0", "000004.jpg,3"), r"line 2: \['000004.jpg', '3'\]; expected an image's name and 0, 1 or 2"),
+        ({}, ("list_attr_celeba.csv", "000004.jpg,1,-1,1", "000004.jpg,1,-1"), "line 2: 2 values for 3 attributes"),
+        ({}, ("list_attr_celeba.csv", "", None), "holds none of \\['list_attr_celeba.csv'"),
+        ({}, ("img_align_celeba/img_align_celeba/000007.jpg", "", None), "no image at .*000007.jpg"),
+    ],
+)
+def test_what_does_not_fit_celeba_is_named(options: dict[str, Any], change: tuple[str, str, str | None] | None, message: str, tmp_path: Path) -> None:
+    like_celeba(tmp_path, "kaggle")
+    if change is not None:
+        file, before, after = tmp_path / change[0], change[1], change[2]
+        if after is None:
+            file.unlink()
+        else:
+            assert before in file.read_text()
+            file.write_text(file.read_text().replace(before, after))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        celeba(tmp_path, **options)
+
+
 def test_every_cell_of_the_table_lands_on_its_image(tmp_path: Path) -> None:
     csv, rows, pixels = faces(tmp_path)
     data = image_csv(csv, image_column="file", label_column="race", attribute_columns=["gender", "age"], test_fraction=0.33)
@@ -517,11 +608,13 @@ def test_every_data_configuration_makes_its_data_set(tmp_path: Path, monkeypatch
         "image_folder": {"root": str(tmp_path / "folder"), "size": [3, 4]},
         "image_csv": {"csv": str(csv), "image_column": "file", "label_column": "race", "attribute_columns": ["age"]},
         "fairface": {"root": str(tmp_path / "fairface")},
+        "celeba": {"root": str(tmp_path / "celeba"), "seed": 0},
         **{key: {"data": {"_target_": "netlapse.data.digits"}} for key in ("relabelled", "rotated", "coloured")},
     }
     like_fairface(tmp_path / "fairface")
+    like_celeba(tmp_path / "celeba", "original")
     names = {path.stem for path in CONF.glob("*.yaml")}
-    own = {"digits", "mnist5000", "image_folder", "image_csv", "fairface", "relabelled", "rotated", "coloured"}
+    own = {"digits", "mnist5000", "image_folder", "image_csv", "fairface", "celeba", "relabelled", "rotated", "coloured"}
     assert names == own | {"mnist", "fashion_mnist", "cifar10", "cifar100"}
     for name in sorted(names):
         assert (CONF / f"{name}.yaml").read_text().startswith("# ")

@@ -39,7 +39,7 @@ def image_folder(root: str | Path, size: Sequence[int] | None = None, grey: bool
     if others := sorted(folder.name for folder in _folders(root) if parts != ("",) and folder.name not in parts):
         raise ValueError(f"{root} is split into train and test and also holds the folders {others}; move them elsewhere")
     found = [(part, *pair) for part in parts for pair in _class_images(root / part)]
-    return _dataset(
+    return assembled(
         root.resolve().name,
         [path for _, _, path in found],
         [label for _, label, _ in found],
@@ -110,7 +110,7 @@ def image_csv(
         paths.append(path)
     labels = [row[label_column] for _, _, row in rows]
     attributes = {column: np.asarray([row[column] for _, _, row in rows]) for column in attribute_columns}
-    return _dataset(Path(csv).stem, paths, labels, list(seen), attributes, is_test, size, grey, test_fraction, seed)
+    return assembled(Path(csv).stem, paths, labels, list(seen), attributes, is_test, size, grey, test_fraction, seed)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -160,7 +160,7 @@ def table_rows(table: Path, columns: Sequence[str]) -> list[tuple[int, dict[str,
     return rows
 
 
-def _dataset(
+def assembled(
     name: str,
     paths: Sequence[Path],
     labels: Sequence[str],
@@ -169,11 +169,17 @@ def _dataset(
     is_test: Sequence[bool] | None,
     size: Sequence[int] | None,
     grey: bool,
-    test_fraction: float,
-    seed: int,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    class_names: Sequence[str] | None = None,
 ) -> Dataset:
+    """The data set of the images at `paths`, each of a class by its name; see `image_folder` for what is refused.
+
+    attributes   name -> (n,)          is_test      of each image; None: test_fraction and seed tell
+    class_names  in their order; None: the names there are, sorted, as numbers where all are
+    """
     numbered = all(label.isdecimal() for label in labels)
-    class_names = sorted(set(labels), key=lambda label: (int(label) if numbered else 0, label))
+    class_names = sorted(set(labels), key=lambda label: (int(label) if numbered else 0, label)) if class_names is None else list(class_names)
     indices = np.asarray([class_names.index(label) for label in labels])
     if is_test is None:
         train, test = stratified_split(indices, test_fraction, seed, class_names)
