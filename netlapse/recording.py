@@ -61,10 +61,48 @@ _AXES = {
     **dict.fromkeys(("responses_range", "responses_first_range"), ("low high", "unit")),
     "layers": ("layer",),
     "cka": ("layer", "other"),
+    # Of what happened.
+    **dict.fromkeys(("events", "event_steps", "event_kinds", "event_about", "event_layers"), ("event",)),
     # Of images in a folder.
     **dict.fromkeys(("ids", "indices"), ("image",)),
     "thumbnails": ("image", "row", "column", "channel"),
     **dict.fromkeys(("unread", "unread_why"), ("unread",)),
+}
+_BOUNDED, _STAGED = "value low high", ("stage", "input")
+_AXES_OF: dict[str, dict[str, tuple[str, ...]]] = {
+    # Of analyses whose names of arrays are others' too: by the analysis' function.
+    "fairness": {
+        "attributes": ("attribute",),
+        "layers": ("layer",),
+        "classes": ("class",),
+        "groups": ("group",),
+        **dict.fromkeys(("steps", "bounds"), ("observed",)),
+        "counts": ("group", "label", "prediction"),
+        "calibration": ("group", "bin", "inputs confidence right"),
+        "accuracy": (_BOUNDED, "group"),
+        **dict.fromkeys(("recall", "false_positive_rate", "precision", "selection_rate"), (_BOUNDED, "group", "class")),
+        **dict.fromkeys(("demographic_parity", "equal_opportunity", "equalised_odds"), ("class",)),
+        "in_force": ("gap growing",),
+        **dict.fromkeys(("difference", "by_chance", "score", "p"), ("observed", "layer")),
+        "maxima": ("labelling",),
+        **dict.fromkeys(("decodability", "decodability_baseline"), ("layer",)),
+        "by_group": ("group", "unit"),
+        "right": ("checkpoint", "input"),
+    },
+    "sanity": {
+        "methods": ("method",),
+        "checks": ("check",),
+        "limits": ("limit tolerance",),
+        "stages": ("stage",),
+        **dict.fromkeys(("verdicts", "reasons"), ("method", "check")),
+        **dict.fromkeys(("modules", "how"), ("module",)),
+        **dict.fromkeys(("inputs", "labels", "classes", "change"), ("input",)),
+        "panel": ("example", "row", "column", "channel"),
+        **dict.fromkeys(("similarity", "similarity_signed", "similarity_null"), _STAGED),
+        "kept": (_BOUNDED,),
+        "maps": ("stage", "example", "row", "column"),
+        "maps_shifted": ("example", "row", "column"),
+    },
 }
 _POSITIONS = {3: ("token",), 4: ("row", "column")}  # between group and unit, of an array of so many axes
 
@@ -107,11 +145,17 @@ class Recording:
             raise KeyError(f"analysis {analysis!r} found no array {name!r}; it has {sorted({n for f in by_step.values() for n in f.arrays})}")
         shape = having[max(having)].shape
         having = {step: values for step, values in having.items() if values.shape == shape}
-        axes = _AXES.get(name.split("/")[0], ())
+        axes = (_AXES | _AXES_OF.get(self._function(analysis), {})).get(name.split("/")[0], ())
         if axes == _OF_UNITS and len(shape) in _POSITIONS:
             axes = ("group", *_POSITIONS[len(shape)], "unit")
         named = axes if len(axes) == len(shape) else tuple(f"axis {i}" for i in range(len(shape)))
         return Series(np.array(list(having), np.int64), np.stack(list(having.values())), ("step", *named))
+
+    def _function(self, analysis: str) -> str:
+        """The name of an analysis' function, whatever it was called in the run."""
+        asked = self.manifest.get("asked")
+        of = asked.get(analysis) if isinstance(asked, Mapping) else None
+        return str(of.get("analysis", analysis)) if isinstance(of, Mapping) else analysis
 
     @property
     def scalars(self) -> dict[str, Series]:

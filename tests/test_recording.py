@@ -111,3 +111,50 @@ def test_what_was_never_found_is_an_error_that_says_what_was() -> None:
         recording().array("topomap", "maps")
     with pytest.raises(KeyError, match=r"analysis 'nap' found no array 'profile/fc'; it has \['counts', 'profile/conv'\]"):
         recording().array("nap", "profile/fc")
+
+
+@pytest.mark.parametrize("called", ["fairness", "bias"])
+def test_every_array_of_fairness_says_what_its_axes_count_whatever_the_analysis_is_called(called: str) -> None:
+    torch = pytest.importorskip("torch")
+    from netlapse.analysis.fairness import fairness
+    from netlapse.backends.torch import TorchNetwork
+
+    torch.manual_seed(0)
+    sizes = {"attribute": 1, "group": 3, "class": 4, "label": 4, "prediction": 4, "bin": 10, "layer": 2, "unit": 7, "input": 60, "labelling": 41}
+    sizes |= {"observed": 5, "checkpoint": 3, "value low high": 3, "inputs confidence right": 3, "gap growing": 2, "event": 0}
+    network = TorchNetwork(torch.nn.Sequential(torch.nn.Linear(6, 7), torch.nn.ReLU(), torch.nn.Linear(7, 4)))
+    inputs = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
+    probe = ProbeSet(inputs, np.arange(60) % 4, ("a", "b", "c", "d"), {"side": np.array(["x", "y", "z"])[np.arange(60) // 4 % 3]})
+    found = None
+    for step in range(5):
+        found = fairness(Snapshot(network, probe, step, layers=["0", "1"]), found, permutations=40, folds=3, checkpoints=2)
+    assert found is not None
+    run = Recording({"asked": {called: {"analysis": "fairness"}}}, {called: {4: found}})
+    assert len(found.arrays["layers"]) == 2
+    for name, values in found.arrays.items():
+        series = run.array(called, name)
+        assert series.values.shape[1:] == values.shape == tuple(sizes[axis] for axis in series.axes[1:]), (name, series.axes)
+
+
+def test_every_array_of_the_sanity_checks_says_what_its_axes_count() -> None:
+    torch = pytest.importorskip("torch")
+    from netlapse.analysis.saliency import gradient
+    from netlapse.analysis.sanity import sanity
+    from netlapse.backends.torch import TorchNetwork
+
+    torch.manual_seed(0)
+    modules = [
+        torch.nn.Conv2d(2, 4, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(252, 9),
+        torch.nn.ReLU(),
+        torch.nn.Linear(9, 3),
+    ]
+    sizes = {"method": 1, "check": 2, "limit tolerance": 2, "stage": 4, "module": 3, "input": 8, "example": 2, "row": 9, "column": 7, "channel": 2}
+    probe = ProbeSet(np.random.default_rng(0).normal(size=(12, 9, 7, 2)).astype(np.float32), np.arange(12) % 3, ("a", "b", "c"))
+    found = sanity(Snapshot(TorchNetwork(torch.nn.Sequential(*modules)), probe, 0), None, methods={"gradient": gradient}, panel=8, examples=2)
+    run = Recording({}, {"sanity": {0: found}})
+    for name, values in found.arrays.items():
+        axes = run.array("sanity", name).axes[1:]
+        assert values.shape == tuple({**sizes, "value low high": 3}[axis] for axis in axes), (name, axes)
