@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Literal, get_args
 
 import numpy as np
 
 from netlapse.analysis.contrasts import Against, Contrasts, contrasted
+from netlapse.analysis.differences import attributes_of, difference_maps
 from netlapse.analysis.layout import apart, flas, turned
 from netlapse.analysis.layout.base import filled
 from netlapse.analysis.nap import activation_profiles, aligned_profiles, contrast, scale
@@ -233,6 +234,7 @@ def _check(
     kind: str = "linear",
     features: str = "profiles",
     min_inputs: int = 1,
+    by: Sequence[str] | str = (),
     **options: object,
 ) -> None:
     """The layout can be made, of any profiles, and the colours are there: unknown metrics and wrong options show here."""
@@ -248,6 +250,7 @@ def _check(
         raise ValueError(f"topomap was given limit={limit!r}; expected a number of at least 0, in standard deviations, or 'max'")
     if min_inputs < 1:
         raise ValueError(f"topomap was given min_inputs={min_inputs}; expected at least 1")
+    attributes_of(snapshot.probe, by)
 
 
 @checked_by(_check)
@@ -268,6 +271,7 @@ def topomap(
     features: Features = "profiles",
     align_layers: bool = False,
     quality: bool = True,
+    by: Sequence[str] | Literal["all"] = (),
 ) -> Findings:
     """Each group's contrast drawn over the layer's units, laid out so that similar ones are neighbours.
 
@@ -287,12 +291,13 @@ def topomap(
                 probe, whose groups then play no part ("inputs")
     align_layers   whether layers are turned towards each other, see `laid_out`
     quality     whether all of `MEASURES` are taken, each beside that of a random layout, or trustworthiness alone
+    by          attributes of the probe of which maps are drawn too, on the same layout, see `netlapse.analysis.differences`
 
     arrays      `rows` and `counts` (g,) what the maps are of; `positions/<layer>` (u, 2), `contrast/<layer>` (g, u),
                 `limit/<layer>` () the colour limit, `layout_step/<layer>` () the step whose profiles the layout is made from
     scalars     `layout/<measure>/<layer>` and `layout/<measure>_null/<layer>`, see `netlapse.analysis.quality`;
                 `layout/motion/<layer>` from the checkpoint before
-    images      `topomap/<layer>`, one map per group; `storyboard`, all layers
+    images      `topomap/<layer>`, one map per group; `storyboard`, all layers; `topomap_by/<attribute>/<layer>`
 
     A layer in which a unit's response to some input is NaN or infinite is not laid out, and its pictures say so instead of
     maps: it keeps the layout of the checkpoint before, if there is one, and its quality is NaN.
@@ -312,4 +317,6 @@ def topomap(
         {layer: int(statistics.broken[layer]) for layer in layers},
     )
     style = Style(resolution, limit, colours, kind, dots, quality, metric_of(layout))
-    return drawn(seen, laid_out(seen, previous, layout, seed, align_layers=align_layers), previous, style, heading=f"step {snapshot.step}")
+    places = laid_out(seen, previous, layout, seed, align_layers=align_layers)
+    found = drawn(seen, places, previous, style, heading=f"step {snapshot.step}")
+    return replace(found, images={**found.images, **difference_maps(snapshot, by, places, resolution, kind, colours)})
