@@ -157,7 +157,7 @@ class MapsOfRuns:
     """
 
     maps: Float64
-    steps: Int64
+    steps: tuple[int, ...]
     groups: tuple[str, ...]
     left_out: Int64
 
@@ -200,7 +200,7 @@ def maps_of_runs(
             if not seen.without_maps(layer) and drawn.any():
                 maps[run, place] = interpolate(positions[drawn], seen.scaled(layer)[:, drawn], resolution)
                 left_out[run, place] = (~drawn).sum()
-    return MapsOfRuns(maps, np.array(chosen, np.int64), tuple(names), left_out)
+    return MapsOfRuns(maps, tuple(chosen), tuple(names), left_out)
 
 
 def _at(recordings: Sequence[Recording], analysis: str, step: int | None) -> list[Findings]:

@@ -31,7 +31,7 @@ def heatmap(values: Float64, rows: Sequence[str], columns: Sequence[str], title:
     if values.shape != (len(rows), len(columns)) or not values.size:
         raise ValueError(f"a heatmap of {len(rows)} rows and {len(columns)} columns was given values {values.shape}; expected as many, at least one")
     cell = int(np.clip(WIDEST // max(values.shape), SMALLEST, CELL))
-    fit = all(render._text(name, render.SMALL).shape[1] < cell for name in columns)
+    fit = all(render._text(name, render.SMALL).shape[1] + 2 <= cell for name in columns)
     same = list(rows) == list(columns)
     named = [f"{number} {name}" for number, name in enumerate(rows, 1)] if same and not fit else list(rows)
     heads = list(columns) if fit else [str(number) for number in range(1, len(columns) + 1)]
@@ -71,7 +71,7 @@ def _number(value: float) -> str:
 
 
 def _write(page: UInt8, text: str, y: int, x: int, width: int, *, light: bool) -> None:
-    """Write a number in the middle of a cell: white on dark, dark on light, with smooth edges on paper and sharp ones elsewhere."""
+    """Write a number in the middle of a cell: white on dark, dark on light, without the grey edges of a text on paper."""
     bitmap = render._text(text, render.SMALL)
     inside = bitmap >= render._PAPER + 8
     target = page[y : y + bitmap.shape[0], x + (width - bitmap.shape[1]) // 2 :][:, : bitmap.shape[1]]

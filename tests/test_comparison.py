@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+import netlapse
 from netlapse import render
 from netlapse.analysis import default_analyses
 from netlapse.analysis.similarity import cka, similarity, unpacked
@@ -234,7 +239,7 @@ def test_what_a_run_has_not_recorded_is_no_data_and_of_other_groups_is_refused(r
     assert np.isnan(maps.maps[1, 1]).all()
     assert np.isfinite(maps.maps[1, 0]).any()
     assert maps.left_out[1, 1] == UNITS
-    assert maps_of_runs(both, "relu", places, resolution=10).steps.tolist() == [0]
+    assert maps_of_runs(both, "relu", places, resolution=10).steps == (0,)
     other = with_findings(runs[2], "nap", 1, groups=np.array(["a", "b", "c"]))
     with pytest.raises(ValueError, match=r"run 1 has the groups \['a', 'b', 'c'\] and run 0 \['ring', 'stroke', 'dot'\]; expected the same in all"):
         maps_of_runs([runs[0], other], "relu", places)
@@ -298,7 +303,48 @@ def test_what_a_run_lacks_is_grey_and_says_so() -> None:
 
 
 def test_a_sweep_of_many_runs_is_a_picture_that_opens() -> None:
-    found = MapsOfRuns(np.zeros((100, 5, 10, 40, 40)), np.arange(5), tuple("abcdefghij"), np.zeros((100, 5), np.int64))
+    found = MapsOfRuns(np.zeros((100, 5, 10, 40, 40)), tuple(range(5)), tuple("abcdefghij"), np.zeros((100, 5), np.int64))
     height, width, _ = board(found.maps).shape
     assert height < 100 * 100 + 200
     assert width < 1500
+
+
+# ---- the docs --------------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "similarity.md").read_text()
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]
+(CODE,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+def test_the_docs_do_what_they_say(own_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = "data=digits model=cnn_tiny trainer.max_epochs=1 trainer.progress=false probe.per_class=6 strict=true"
+    environment = os.environ | {"NETLAPSE_HOME": str(own_place), "OMP_NUM_THREADS": "1"}
+
+    def run(command: str, **more: str) -> list[str]:
+        result = subprocess.run(["bash", "-c", command], cwd=ROOT, env=environment | more, capture_output=True, text=True, timeout=600)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return re.findall(r"Recorded in run (\w+)", result.stdout)
+
+    sweep, again = COMMANDS
+    run_ids = [run_id for run_id in run(f"{sweep} {short}") if netlapse.load(run_id).findings.get("similarity")]  # without the sweep's own
+    assert len(run_ids) == 3
+    (older,) = run(f"./run train seed=4 probe.seed=0 {short}")
+    run(again, RUN=older)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"run_ids": [*run_ids, older]}
+    exec(CODE, names)
+    assert names["alike"].shape == (4, 4)
+    assert np.isfinite(names["alike"]).all()
+    assert names["explained"].shape == (4, 4)
+    assert names["layers"].shape == (len(names["names"]), len(names["others"]))
+    assert names["maps"].maps.shape[:3] == (4, 2, 10)
+    assert (tmp_path / "relu2.png").stat().st_size > 1000
+
+
+def test_what_is_recorded_is_in_the_docs(runs: list[Recording]) -> None:
+    found = runs[0].findings["similarity"][1]
+    assert {"/".join(name.split("/")[:2]) for name in found.scalars} == {"similarity/previous", "similarity/first"}
+    assert all(f"`{'/'.join(name.split('/')[:2])}/<layer>`" in PAGE for name in found.scalars)
+    for name in ("responses/<layer>", "responses_range/<layer>", "cka"):
+        assert f"`{name}`" in PAGE

@@ -237,8 +237,10 @@ def test_the_network_is_shown_the_probe_once_and_fewer_inputs_are_some_of_every_
 
 
 def test_the_numbers_are_those_of_the_inputs_they_are_said_to_be_of() -> None:
-    found = similarity(snapshot(n=300), None, inputs=9)
-    means = network().responses(probe(300).inputs[found.arrays["inputs"]], ["relu"]).mean["relu"]
+    shown = ProbeSet(probe(300).inputs, np.repeat([0, 1, 2], 100))  # the nine are not the first of those that are kept
+    found = similarity(Snapshot(network(), shown, 0, layers=["relu", "head"]), None, inputs=9)
+    assert found.arrays["inputs"].tolist() == [0, 1, 2, 100, 101, 102, 200, 201, 202]
+    means = network().responses(shown.inputs[found.arrays["inputs"]], ["relu"]).mean["relu"]
     relu = unpacked(found.arrays, "relu")
     assert relu is not None
     np.testing.assert_allclose(relu, means, atol=np.ptp(means, axis=0).max() / 500)
