@@ -39,7 +39,7 @@ def _check(snapshot: Snapshot, *, layer: str | None = None, k: int = 5, shown: i
         raise ValueError(
             f"rarest was given k={k} and shown={shown} for {len(snapshot.probe)} inputs; expected at least 1 of each, and more inputs than k"
         )
-    _layer(snapshot, layer)
+    hidden_layer(snapshot, layer, "rarest")
 
 
 @checked_by(_check)
@@ -58,7 +58,7 @@ def rarest(snapshot: Snapshot, previous: Findings | None, *, layer: str | None =
     for an unknown layer, a probe of at most k inputs, and where at most k have finite responses.
     """
     _check(snapshot, layer=layer, k=k, shown=shown)
-    probe, name = snapshot.probe, _layer(snapshot, layer)
+    probe, name = snapshot.probe, hidden_layer(snapshot, layer, "rarest")
     distances = neighbour_distances(snapshot.responses[name], k)
     finite = int(np.isfinite(distances).sum())
     inputs: Int64 = np.argsort(-np.where(np.isnan(distances), -np.inf, distances), kind="stable")[: min(shown, finite)]
@@ -75,11 +75,12 @@ def rarest(snapshot: Snapshot, previous: Findings | None, *, layer: str | None =
     return Findings(arrays, scalars, images)
 
 
-def _layer(snapshot: Snapshot, layer: str | None) -> str:
+def hidden_layer(snapshot: Snapshot, layer: str | None, who: str) -> str:
+    """The observed layer of this name; None: the last one observed that is not the network's output. Raises ValueError for an unknown one."""
     names = snapshot.layer_names
     if layer is not None:
         if layer not in names:
-            raise ValueError(f"rarest was given layer={layer!r}; observed are {list(names)}")
+            raise ValueError(f"{who} was given layer={layer!r}; observed are {list(names)}")
         return layer
     outputs = {one.name for one in snapshot.network.describe(snapshot.probe.inputs[:2]) if one.role == "output"}
     return [*(name for name in names if name in outputs), *(name for name in names if name not in outputs)][-1]
