@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,9 +15,14 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 
 from netlapse.analysis.fairness.sampling import Rule
 from netlapse.backends.torch import TorchNetwork, restored_random_states
+from netlapse.backends.torch_processes import Processes
+from netlapse.backends.torch_shared import buffers, fingerprint, of_first
 from netlapse.callbacks.lightning import submodule
 from netlapse.callbacks.sampling import Rarity, check_refreshes, checked_groups, drawn, told
-from netlapse.types import Array, Float64, Int64
+from netlapse.types import Array, Float32, Float64, Int64
+
+Features = list[tuple[Float32, Int64]]
+"""Of batches: the responses of each one's inputs (m, u), and their classes (m,)."""
 
 
 class AdaptiveSampler(DistributedSampler[Any]):
@@ -64,8 +70,8 @@ class AdaptiveSampling(pl.Callback):
 
     Logged after each epoch, of the weights it was drawn by: `sampling/ess`, the effective sample size as a share of n, `sampling/largest`
     weight times n, `sampling/share/<name>/<group>`. The first epoch is drawn by the untrained network's features. A training that goes on
-    from its checkpoint draws what it would have drawn. It costs a forward pass over the training data, in every process; the first
-    process's weights count.
+    from its checkpoint draws what it would have drawn. It costs a forward pass over the training data, which several processes share
+    batch by batch; it is the first one's network whose features count.
 
     Raises ValueError before training for data that do not fit the sampler, an unknown layer, and another sampler in the DataLoader;
     TypeError for data of no length, for which only weights of the loss would do.
@@ -108,7 +114,7 @@ class AdaptiveSampling(pl.Callback):
         epoch = trainer.current_epoch if self._goes_on_at is None else self._goes_on_at
         self._goes_on_at = None
         if self._of_epoch != epoch:
-            self._refresh(trainer, pl_module, epoch)
+            self._refresh(pl_module, epoch)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loader = trainer.train_dataloader
@@ -123,7 +129,7 @@ class AdaptiveSampling(pl.Callback):
             pl_module.log(name, value, rank_zero_only=True)
         following = trainer.current_epoch + 1
         if following % self.every_n_epochs == 0:
-            self._refresh(trainer, pl_module, following)
+            self._refresh(pl_module, following)
         else:
             self._of_epoch = following
 
@@ -142,19 +148,34 @@ class AdaptiveSampling(pl.Callback):
             raise ValueError(f"the checkpoint's sampling weights are of {len(weights)} inputs, and the sampler draws from {self.sampler.n}")
         self.sampler.weights, self._of_epoch = weights.copy(), state_dict["epoch"]
 
-    def _refresh(self, trainer: pl.Trainer, module: pl.LightningModule, epoch: int) -> None:
-        network = TorchNetwork(submodule(module, self.module))
+    def _refresh(self, module: pl.LightningModule, epoch: int) -> None:
+        network, processes = TorchNetwork(submodule(module, self.module)), Processes()
         with restored_random_states():
-            weights = self.rarity.weights(self.rarity.features(network, self._batches(network)), epoch)
-        self.sampler.weights = trainer.strategy.broadcast(weights)
+            weights = processes.led(partial(self._weights, network, processes, epoch), {"features": partial(self._share, network, processes)})
+            self.sampler.weights = processes.from_first(lambda: cast(Float64, weights))
         self._of_epoch = epoch
 
-    def _batches(self, network: TorchNetwork) -> Iterator[tuple[Array, Int64]]:
+    def _weights(self, network: TorchNetwork, processes: Processes, epoch: int) -> Float64:
+        """In the first process, of its own network, to which the others show what they have the share of."""
+        found = cast(list[Features | None], processes.together("features", fingerprint(network.module), buffers(network.module)))
+        shares = [self._features(network, i, processes.size) if share is None else share for i, share in enumerate(found)]
+        batches = range(sum(map(len, shares)))
+        return self.rarity.weights((shares[i % processes.size][i // processes.size] for i in batches), epoch)
+
+    def _share(self, network: TorchNetwork, processes: Processes, weights: tuple[int, ...], values: Mapping[str, Tensor]) -> Features | None:
+        return of_first(processes.rank, network, weights, values, partial(self._features, network, processes.rank, processes.size))
+
+    def _features(self, network: TorchNetwork, share: int, shares: int) -> Features:
+        """Of every so many-th batch."""
+        return self.rarity.features(network, self._batches(network, range(self.batch_size * share, self.sampler.n, self.batch_size * shares)))
+
+    def _batches(self, network: TorchNetwork, starts: range) -> Iterator[tuple[Array, Int64]]:
+        parts = [range(start, min(start + self.batch_size, self.sampler.n)) for start in starts]
         if isinstance(self.data, (tuple, list)):
             inputs, labels = self.data
-            for start in range(0, len(inputs), self.batch_size):
-                part, some = inputs[start : start + self.batch_size], labels[start : start + self.batch_size]
-                yield network.to_array(part) if isinstance(part, Tensor) else np.asarray(part), np.asarray(some).astype(np.int64)
+            for part in parts:
+                shown, some = inputs[part.start : part.stop], labels[part.start : part.stop]
+                yield network.to_array(shown) if isinstance(shown, Tensor) else np.asarray(shown), np.asarray(some).astype(np.int64)
             return
-        for part, some in DataLoader(self.data, self.batch_size):
-            yield network.to_array(part), np.asarray(some).astype(np.int64)
+        for shown, some in DataLoader(self.data, batch_sampler=[list(part) for part in parts]):
+            yield network.to_array(shown), np.asarray(some).astype(np.int64)

@@ -7,10 +7,11 @@ others train the same weights; their buffers may differ, as each batch norm has 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from netlapse.backends.torch import TorchNetwork
 from netlapse.backends.torch_processes import Processes, Task
 from netlapse.statistics import GroupStatistics, Subtotal, share_of_statistics, total
 from netlapse.types import Grouping, ProbeSet, Snapshot
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +50,25 @@ class SharedPass:
         return replace(total(chain.from_iterable(subtotals)), seconds=time.perf_counter() - started)
 
     def _share(self, layers: Sequence[str], weights: tuple[int, ...], values: Mapping[str, Tensor]) -> list[Subtotal] | None:
-        """This process's share; None where it trains other weights than the first one, as between two averagings of them."""
-        with self.network.undisturbed():
-            if self.processes.rank > 0:
-                if fingerprint(self.network.module) != weights:
-                    return None
-                write_buffers(self.network.module, values)  # into the copies that stand in for them here
-            return self._statistics(layers, self.processes.rank)
+        return of_first(self.processes.rank, self.network, weights, values, partial(self._statistics, layers, self.processes.rank))
 
     def _statistics(self, layers: Sequence[str], share: int) -> list[Subtotal]:
         return share_of_statistics(
             self.network, self.probe, self.grouping, layers, batch_size=self.batch_size, share=share, shares=self.processes.size
         )
+
+
+def of_first(rank: int, network: TorchNetwork, weights: tuple[int, ...], values: Mapping[str, Tensor], share: Callable[[], T]) -> T | None:
+    """This process's share of what is asked of the first one's network; None where it trains others, as between two averagings of them.
+
+    weights, values  the `fingerprint` and the `buffers` of that network
+    """
+    with network.undisturbed():
+        if rank > 0:
+            if fingerprint(network.module) != weights:
+                return None
+            write_buffers(network.module, values)  # into the copies that stand in for them here
+        return share()
 
 
 def fingerprint(module: nn.Module) -> tuple[int, ...]:
