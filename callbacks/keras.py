@@ -167,7 +167,7 @@ class ObserverCallback(Observing, _Scheduled):
 
 def renamed(logs: Mapping[str, float]) -> dict[str, float]:
     """Keras's metrics under the names that both frameworks share: `loss` is the training's, `train_loss`."""
-    return {name if name.startswith(("val_", "sampling/")) else f"train_{name}": float(value) for name, value in logs.items()}
+    return {name if name.startswith(("val_", "sampling/", "group_dro/")) else f"train_{name}": float(value) for name, value in logs.items()}
 
 
 def with_sampling(callback: keras.callbacks.Callback, logs: Mapping[str, float] | None) -> dict[str, float]:

@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells at every start which accelerators it found
 
 import keras
+import numpy as np
 
-from netlapse.callbacks.keras import ObserverCallback, renamed, steps_taken, with_sampling
+from netlapse.callbacks.keras import ObserverCallback, renamed, steps_taken
+from netlapse.callbacks.keras_sampling import WeightedSampling
 from netlapse.data.dataset import Dataset
 from netlapse.training import Metrics, check_choices, surviving
-from netlapse.training.remedies import Remedy
+from netlapse.training.keras_remedies import (
+    GroupDROLoss,
+    GroupWeights,
+    LabelAccuracy,
+    adaptive_sampling,
+    as_it_was,
+    check_cross_entropy,
+    fixed_sampling,
+    logits_of,
+)
+from netlapse.training.remedies import (
+    JTT,
+    Adaptive,
+    GroupBalanced,
+    GroupDRO,
+    Remedy,
+    errors,
+    group_balanced_weights,
+    groups_of,
+    upweighted,
+)
 
 OPTIMIZERS = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
 
@@ -27,7 +50,7 @@ class _Told(keras.callbacks.Callback):  # type: ignore[misc]
         self._metrics = surviving(metrics)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._metrics({**renamed(with_sampling(self, logs)), "epoch": epoch}, steps_taken(self.model) - 1)
+        self._metrics({**renamed(logs or {}), "epoch": epoch}, steps_taken(self.model) - 1)
 
 
 def seed_everything(seed: int) -> None:
@@ -59,29 +82,41 @@ def fit(
     remedy        what is changed for the sake of small groups, see `netlapse.training.remedies`; None: nothing
     options       more arguments of `keras.Model.fit`
 
-    Raises ValueError for a number of epochs or a batch size below 1, an unknown optimizer, a learning rate not above 0.
+    Raises ValueError for a number of epochs or a batch size below 1, an unknown optimizer, a learning rate not above 0, a remedy that goes by
+    an attribute which the training inputs, or some of them, have not got, and one that the network's own loss leaves no room for.
     """
     check_choices(max_epochs, batch_size, optimizer, learning_rate, OPTIMIZERS)
-    if remedy is not None:
-        raise ValueError(f"remedy is {remedy}, which is not there in Keras; expected none, or framework=torch")
+    settings: dict[str, Any] = {"optimizer": optimizer, "learning_rate": learning_rate, "weight_decay": weight_decay, "momentum": momentum}
+    drawing: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
+    sampling: WeightedSampling | None = None
+    if isinstance(remedy, Adaptive):
+        sampling = adaptive_sampling(remedy, data, **drawing)
+    if isinstance(remedy, GroupBalanced):
+        sampling = fixed_sampling(group_balanced_weights(groups_of(data, remedy.attribute, remedy.of)[0]), data, **drawing)
+    if isinstance(remedy, JTT):
+        with as_it_was(network):
+            unvalidated = {**(options or {}), "validation_freq": remedy.epochs + 1}
+            fit(network, data, max_epochs=remedy.epochs, progress=progress, options=unvalidated, **drawing, **settings)
+            wrong = errors(logits_of(network, data), data.train_labels)
+        sampling = fixed_sampling(upweighted(wrong, remedy.upweight), data, **drawing)
+    loss, labels = keras.losses.SparseCategoricalCrossentropy(from_logits=True), data.train_labels
+    own: list[keras.callbacks.Callback] = [] if sampling is None else [sampling]
+    if isinstance(remedy, GroupDRO):
+        check_cross_entropy(network)
+        groups, names = groups_of(data, remedy.attribute, remedy.of)
+        loss, labels = GroupDROLoss(names, remedy.step_size), np.stack([labels, groups], axis=1)
+        own = [GroupWeights(loss)]
     seed_everything(seed)
-    kind = OPTIMIZERS[optimizer]
-    # torch's epsilon, for the same training in both frameworks.
-    settings = {"momentum": momentum} if optimizer == "sgd" else {"epsilon": 1e-8}
-    network.compile(
-        kind(learning_rate, weight_decay=weight_decay or None, **settings),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
-    )
+    network.compile(_optimizer(**settings), loss, metrics=[LabelAccuracy("accuracy")])
     told = [_Told(metrics)] if metrics is not None else []
+    given = {"x": data.train_inputs, "y": labels} if sampling is None else {"x": sampling.batches, "shuffle": False}
     try:
         return network.fit(
-            data.train_inputs,
-            data.train_labels,
+            **given,
             batch_size=batch_size,
             epochs=max_epochs,
             validation_data=(data.test_inputs, data.test_labels),
-            callbacks=[*told, *callbacks],
+            callbacks=[*own, *told, *callbacks],
             verbose="auto" if progress else 0,
             **(options or {}),
         )
@@ -90,3 +125,9 @@ def fit(
             if isinstance(callback, ObserverCallback):
                 callback.abandon()
         raise
+
+
+def _optimizer(optimizer: str, learning_rate: float, weight_decay: float, momentum: float) -> keras.optimizers.Optimizer:
+    # torch's epsilon, for the same training in both frameworks.
+    more = {"momentum": momentum} if optimizer == "sgd" else {"epsilon": 1e-8}
+    return OPTIMIZERS[optimizer](learning_rate, weight_decay=weight_decay or None, **more)
