@@ -64,7 +64,7 @@ def difference_maps(
 
 def _groups(probe: ProbeSet, name: str) -> tuple[Int64, list[str], Int64]:
     """(n,) each input's group, -1 without a value; the groups' names, sorted, and their sizes."""
-    from netlapse.analysis.fairness.analysis import NO_VALUE
+    from netlapse.analysis.fairness.grouping import NO_VALUE
 
     values = np.asarray(probe.attributes[name]).astype(str)
     there = ~np.isin(values, NO_VALUE)

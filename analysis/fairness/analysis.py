@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -15,8 +15,10 @@ from netlapse.analysis.fairness.grouping import NO_VALUE
 from netlapse.analysis.fairness.representation import (
     decodability,
     differences,
+    displaced,
     exceeded,
     group_differences,
+    masses,
     relabellings,
     standardised,
     within_classes,
@@ -24,12 +26,19 @@ from netlapse.analysis.fairness.representation import (
 from netlapse.events import Event, events_in, telling, told
 from netlapse.gaps import Rate, grid_of_steps, rates_chart
 from netlapse.probe import softmax
-from netlapse.types import Array, Findings, Float32, Float64, Int64, ProbeSet, Snapshot, UInt8, checked_by
+from netlapse.render import maps_row
+from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, ProbeSet, Snapshot, UInt8, checked_by
 
 Strings = NDArray[np.str_]
 Bools = NDArray[np.bool_]
 MOST_GROUPS = 40
 """In the picture of an attribute."""
+
+Saliency = Callable[[Network, Array, Int64], Array]
+"""A saliency method: (network, inputs (n, h, w, c), classes (n,)) -> (n, h, w)."""
+
+SALIENCY_LIMIT = 1.0
+"""Times an even spread of saliency, at full colour."""
 
 EXCESS_LIMIT = 0.75
 """Standard deviations beyond chance, at full colour."""
@@ -41,11 +50,21 @@ def _check(
     attributes: Sequence[str] | None = None,
     intersections: Sequence[Sequence[str]] = (),
     positive: str | None = None,
+    saliency: Saliency | None = None,
     **options: float,
 ) -> None:
     """The attributes are there and the options are possible."""
     _named(snapshot.probe, attributes, intersections)
+    _check_saliency(snapshot.probe, saliency)
     _check_options(snapshot.probe, positive, **options)  # type: ignore[arg-type]
+
+
+def _check_saliency(probe: ProbeSet, saliency: Saliency | None) -> None:
+    if saliency is not None and probe.inputs.ndim != 4:
+        raise ValueError(
+            f"fairness was given a saliency method, and the probe's inputs have shape {probe.inputs.shape}; "
+            "expected images (n, h, w, c), or saliency=null"
+        )
 
 
 def _check_options(
@@ -96,6 +115,7 @@ def fairness(
     alpha: float = 0.05,
     folds: int = 5,
     seed: int = 0,
+    saliency: Saliency | None = None,
 ) -> Findings:
     """How groups fare at this step, who is worst off, whether to be alarmed; and in which layers they are told apart since when.
 
@@ -110,6 +130,8 @@ def fairness(
     permutations   of the attribute within each class, which are what the layers are compared with; 0: the layers are not looked at
     alpha          of the marks in the map of layers and steps
     folds          of the cross-validated linear probe; 0: none
+    saliency       a method of `netlapse.analysis.saliency`, asked of every input for its label: where groups are looked at elsewhere than
+                   their classes, beside what the same shuffled attributes give; None: no maps are made
 
     An input whose logits are not all finite has no prediction: it is left out of the rates, and counted.
 
@@ -131,18 +153,22 @@ def fairness(
               `events` (e,) sentences and what belongs to them, see `netlapse.events.told`: all alarms so far, about their attributes, when
               they began
               `right` (w, n) whether each input was, at the last checkpoints; -1 for no prediction
+              Of saliency `saliency_difference/<a>`, see `displaced`, `saliency_by_chance/<a>`, `saliency_score/<a>`, `saliency_p/<a>`, all (t,)
+              and corrected over the steps so far; `saliency_maxima/<a>` (1 + permutations,); `saliency_by_group/<a>` (g, h, w) float32 each
+              group's mean map minus those of its classes, 1 is an even spread. Maps that are zero everywhere or not finite have no part
     scalars   `fairness/<number>/<a>`: accuracy_worst, accuracy_mean over groups, gap, gap_low, variance (of percentages),
               demographic_parity, equal_opportunity, equalised_odds, calibration_gap, undefined (how many of the rates of all groups and
               classes), too_small (groups), missing (inputs), no_prediction (inputs), alarm (how many are in force);
               with the layer last: `fairness/difference/<a>/<layer>`, `fairness/p/...`, `fairness/decodability/...`,
-              `fairness/decodability_baseline/...`
+              `fairness/decodability_baseline/...`; `fairness/saliency_difference/<a>`, `saliency_by_chance`, `saliency_p`
     images    `fairness/<a>`: each group's rates with intervals. `fairness/<a>/layers`: differences beyond chance, layers x steps, from
-              0 to 0.75 standard deviations, with a dot where p is at most alpha
+              0 to 0.75 standard deviations, with a dot where p is at most alpha. `fairness/<a>/saliency`: `saliency_by_group`
 
     Raises ValueError for a probe without attributes, attributes it has not got, options out of their ranges, and a network without
     a logit for each class.
     """
     probe = snapshot.probe
+    _check_saliency(probe, saliency)
     named = _named(probe, attributes, intersections)
     _check_options(
         probe, positive, min_inputs=min_inputs, level=level, threshold=threshold, checkpoints=checkpoints,
@@ -201,6 +227,11 @@ def fairness(
             scalars |= more
             if permutations:
                 images[f"fairness/{name}/layers"] = _emergence(name, arrays, layers, alpha)
+        if saliency is not None and permutations:
+            looked_elsewhere = _elsewhere(snapshot, saliency, name, groups, names, _looked_at(groups, min_inputs), earlier, permutations, seed)
+            arrays |= looked_elsewhere.arrays
+            scalars |= looked_elsewhere.scalars
+            images |= looked_elsewhere.images
     return Findings(arrays | told(events), scalars, images)
 
 
@@ -357,6 +388,59 @@ def _differences(snapshot: Snapshot, looked: Array, relabelled: Int64, labels: I
     if len(np.unique(relabelled[0])) < 2:
         return np.full((len(snapshot.layer_names), len(relabelled)), np.nan)
     return np.stack([differences(within_classes(snapshot.responses[layer][looked], labels), relabelled, labels) for layer in snapshot.layer_names])
+
+
+# ---- where it looks --------------------------------------------------------------------------------------------------
+
+
+def _maps(snapshot: Snapshot, saliency: Saliency) -> Array:
+    inputs, labels, size = snapshot.probe.inputs, snapshot.probe.labels, snapshot.batch_size
+    parts = [saliency(snapshot.network, inputs[start : start + size], labels[start : start + size]) for start in range(0, len(inputs), size)]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _elsewhere(
+    snapshot: Snapshot,
+    saliency: Saliency,
+    name: str,
+    groups: Int64,
+    names: Sequence[str],
+    looked: Bools,
+    earlier: Mapping[str, Array],
+    permutations: int,
+    seed: int,
+) -> Findings:
+    maps = snapshot.once("saliency", partial(_maps, snapshot, saliency))
+    shares = masses(maps)
+    # The labellings are those of all inputs that are looked at, at every step, whichever of them have a map.
+    relabelled = relabellings(groups[looked], snapshot.probe.labels[looked], permutations, seed)
+    told = ~np.isnan(shares[looked]).any(axis=1)
+    mine, labels = shares[looked][told], snapshot.probe.labels[looked][told]
+    found = np.full(1 + permutations, np.nan)
+    if told.any() and len(np.unique(relabelled[0, told])) > 1:
+        found = displaced(mine, relabelled[:, told], labels)
+    scores = standardised(found)
+    maxima = np.fmax(np.asarray(earlier.get(f"saliency_maxima/{name}", -np.inf), np.float64), scores)
+    arrays: dict[str, Array] = {f"saliency_maxima/{name}": maxima}
+    unseen = np.full(len(earlier["steps"]) if "steps" in earlier else 0, np.nan)
+    for what, value in (("difference", found[0]), ("by_chance", found[1:].mean()), ("score", scores[0])):
+        arrays[f"saliency_{what}/{name}"] = np.append(earlier.get(f"saliency_{what}/{name}", unseen), value)
+    arrays[f"saliency_p/{name}"] = p = exceeded(np.asarray(arrays[f"saliency_score/{name}"], np.float64), maxima)
+    h, w = maps.shape[1:]
+    by_group = np.full((len(names), h, w), np.nan, np.float32)
+    means = {label: mine[labels == label].mean(axis=0) for label in np.unique(labels)}
+    for group in np.unique(relabelled[0, told]):
+        members = relabelled[0, told] == group
+        expected = np.stack([means[label] for label in labels[members]]).mean(axis=0)
+        by_group[group] = ((mine[members].mean(axis=0) - expected) * h * w).reshape(h, w)
+    arrays[f"saliency_by_group/{name}"] = by_group
+    numbers = {"saliency_difference": found[0], "saliency_by_chance": found[1:].mean(), "saliency_p": p[-1]}
+    title = f"{name}: where the network looks, beside the class \u00b7 step {snapshot.step}"
+    sizes = [int((groups == group).sum()) for group in range(len(names))]
+    square = np.full((len(names), max(h, w), max(h, w)), np.nan)
+    square[:, (max(h, w) - h) // 2 :, (max(h, w) - w) // 2 :][:, :h, :w] = by_group
+    images = {f"fairness/{name}/saliency": maps_row(square, list(names), sizes, SALIENCY_LIMIT, title, "times an even spread")} if names else {}
+    return Findings(arrays, {f"fairness/{what}/{name}": float(value) for what, value in numbers.items()}, images)
 
 
 # ---- the pictures ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from netlapse.types import Exact, Float64, Int64
+from netlapse.types import Array, Exact, Float64, Int64
 
 
 def relabellings(groups: Int64, classes: Int64, repeats: int, seed: int) -> Int64:
@@ -66,6 +66,34 @@ def differences(deviations: Float64, relabelled: Int64, classes: Int64) -> Float
             # As many of each class and group in every labelling.
             total += ((members.astype(np.float64) @ rows) ** 2).sum(axis=1) / members[0].sum()
     return np.asarray(np.sqrt(total / deviations.size), np.float64)
+
+
+def masses(maps: Array) -> Float64:
+    """(n, p) of saliency maps (n, h, w) the share of each one's |map| at each place; NaN for a map that is zero everywhere or not finite."""
+    rows = np.abs(np.asarray(maps, np.float64)).reshape(len(maps), -1)
+    total = rows.sum(axis=1, keepdims=True)
+    told = np.isfinite(total) & (total > 0)
+    return np.asarray(np.where(told, rows, np.nan) / np.where(told, total, 1.0), np.float64)
+
+
+def displaced(shares: Float64, relabelled: Int64, classes: Int64) -> Float64:
+    """(b,) for each labelling (b, n): the share of saliency that lies elsewhere in a group's mean map than in that of its class.
+
+    shares  (n, p) from `masses`, none of them NaN
+
+    The total variation distance of the two, half the sum of absolute differences, which is 1 minus what the two have in common at every
+    place; the mean over pairs of group and class, weighted by their inputs. From 0 to 1. NaN without inputs.
+    """
+    total = np.zeros(len(relabelled))
+    for label in np.unique(classes):
+        mine = classes == label
+        rows, labelled = shares[mine], relabelled[:, mine]
+        for group in np.unique(labelled[0]):
+            members = labelled == group
+            n = members[0].sum()  # as many in every labelling
+            means = members.astype(np.float64) @ rows / n
+            total += n * np.abs(means - rows.mean(axis=0)).sum(axis=1) / 2
+    return np.asarray(total / len(shares) if len(shares) else np.full(len(relabelled), np.nan), np.float64)
 
 
 def standardised(differences: Float64) -> Float64:
