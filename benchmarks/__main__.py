@@ -28,6 +28,7 @@ BENCHMARKS = {
     "attributions": "1",
     "occlusion": "1",
     "render": "1",
+    "debiasing": "1",
     "server": "1",
     "training": None,
 }
