@@ -87,9 +87,8 @@ def saliency_similarity(recordings: Sequence[Recording], method: str, step: int 
 
 
 def medoid(similarity: Float64) -> int:
-    """The run that is most like the others, by the mean of its row (r, r) without itself; of equal ones the first. 0 where none is known."""
-    others = np.where(np.eye(len(similarity), dtype=bool) | np.isnan(similarity), 0, similarity)
-    return int(others.sum(axis=1).argmax())
+    """The run that is most like the others, by the sum of its row (r, r); of equal ones the first. What is NaN counts nothing."""
+    return int(np.where(np.isnan(similarity), 0, similarity).sum(axis=1).argmax())
 
 
 def matched(

@@ -110,6 +110,14 @@ def test_the_null_within_groups_keeps_every_feature_in_its_group() -> None:
     assert match_units(profiles, profiles, permutations=10).null_mean < 0.9
 
 
+def test_the_null_is_of_the_features_in_another_order_each_of_them_once() -> None:
+    profiles, others = normal(3, 4), normal(3, 4, seed=1)
+    possible = [match_units(profiles, others[:, list(order)], permutations=0).mean for order in permutations(range(4))]
+    found = match_units(profiles, others, permutations=60).null
+    assert np.abs(found[:, None] - possible).min(axis=1).max() < 1e-12
+    assert len(np.unique(found.round(9))) > 15
+
+
 def test_the_same_seed_draws_the_same_null() -> None:
     profiles, others = normal(4, 10), normal(4, 10, seed=1)
     null = match_units(profiles, others, permutations=7).null
