@@ -35,6 +35,7 @@ from netlapse.data.stream import Batch, Listing, Look, listing
 from netlapse.export import findings_to_inntrospect
 from netlapse.home import home, writable
 from netlapse.layers import select
+from netlapse.multirun import outcomes, swept
 from netlapse.observer import Observer
 from netlapse.reanalysis import Done, prepare, reanalyse
 from netlapse.recompose import chosen, recomposed
@@ -65,13 +66,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=writable(home() / "answers")) as folder:
         sys.argv.append(f"answers={folder}")
         try:
-            job()
+            swept(job)
         finally:  # what the jobs that came to an end know is kept, whatever became of the others
             whole: list[bool] = []
-            for where in sorted(Path(folder).glob("*")):
+            for where in sorted(path for path in Path(folder).glob("*") if path.is_dir()):
                 explained(lambda where: whole.append(_put_together(where)), where)
+            if told := outcomes(Path(folder)):
+                print(_told(told))
     if not all(whole):
         raise SystemExit(1)
+
+
+def _told(outcomes: Sequence[tuple[Sequence[str], str | None]]) -> str:
+    """What became of the jobs, in a line, and a line for each that failed."""
+    failed = [(words, why) for words, why in outcomes if why is not None]
+    lines = [f"\n{_counted(len(outcomes), 'job')}: {len(outcomes) - len(failed)} went well, {len(failed)} failed."]
+    alike = set.intersection(*(set(words) for words, _ in outcomes)) if len(outcomes) > 1 else set()
+    return "\n".join([*lines, *(f"  failed: {' '.join(word for word in words if word not in alike)}: {why}" for words, why in failed)])
 
 
 def run_reanalysis(cfg: DictConfig, asked: Mapping[str, object] | None = None) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import functools
 import logging
 import shlex
-import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,23 +24,34 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from netlapse import sweep
 from netlapse.data.dataset import Dataset
 from netlapse.home import home
+from netlapse.multirun import swept
 from netlapse.recording import Recording
 from netlapse.schedule import Schedule
+from netlapse.tracking.folder import FolderTracker
+from netlapse.tracking.memory import MemoryTracker
 from netlapse.tracking.secrecy import scrubbed
 from netlapse.types import Tracker
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+log = logging.getLogger(__name__)
 
 # Hydra notes each sweep in a file; it belongs where netlapse keeps things, and not where somebody happens to be.
 OmegaConf.register_new_resolver("netlapse_home", lambda: str(home()), replace=True)
 
 
+def train() -> None:
+    """Train and observe, once or, with -m, as a sweep; prints what was recorded, where, and how to see it."""
+    swept(_train)
+
+
 @hydra.main(version_base="1.3", config_path="pkg://netlapse.conf", config_name="train")
-def train(cfg: DictConfig) -> None:
-    """Train and observe; prints what was recorded, where, and how to see it."""
-    explained(run_training, cfg)
+def _train(cfg: DictConfig) -> float | None:
+    return explained(run_training, cfg)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://netlapse.conf", config_name="checkpoints")
@@ -49,30 +60,49 @@ def checkpoints(cfg: DictConfig) -> None:
     explained(run_checkpoints, cfg)
 
 
-def run_training(cfg: DictConfig) -> None:
-    """What `train` does, of a config composed by anybody."""
-    started = time.perf_counter()
-    data, network = _data_and_network(cfg)
-    probe = instantiate(cfg.probe)(data) if cfg.callback else None
-    tracker: Tracker = instantiate(cfg.tracker)
+def run_training(cfg: DictConfig) -> float | None:
+    """What `train` does, of a config composed by anybody; returns the last value of the metric that `objective` names.
+
+    A job of a sweep that was finished before is not run again.
+    """
+    started, job = time.perf_counter(), sweep.current()
+    if job is None and cfg.resume is not None:
+        raise ValueError(f"resume={cfg.resume} goes on with a sweep; repeat the sweep's command, with -m, and add it")
+    if job is not None and (done := job.done.get(job.key)) is not None:
+        print(f"Skipped, as it is finished: {job.name} (run {done.run})", flush=True)
+        return done.objective
+    try:
+        data, network = _data_and_network(cfg)
+        probe = instantiate(cfg.probe)(data) if cfg.callback else None
+    except Exception as error:
+        if job is not None:
+            _failed_before(cfg, job, error)
+        raise
+    tracker = _tracker(cfg, job)
     failed: bool | None = True
     try:
         params = _params(cfg)
-        title = cfg.name or f"{params['model']} on {data.name}, {time.strftime('%Y-%m-%d %H:%M:%S')}"
-        tracker.start({"title": title, "data": data.name, "params": params})
+        title = cfg.name or f"{params['model']} on {data.name}, {job.name if job else time.strftime('%Y-%m-%d %H:%M:%S')}"
+        tracker.start({"title": title, "data": data.name, "params": params, **_of_sweep(job)})
         tracker.document("config.yaml", OmegaConf.to_yaml(cfg))  # unresolved: a reanalysis may replace what others refer to
         callbacks = []
         if probe is not None:
             kept = tracker.checkpoint_folder if cfg.checkpoint.keep else None
             callbacks.append(instantiate(cfg.callback)(probe=probe, tracker=tracker, checkpoints=kept))
-        instantiate(cfg.framework.fit)(network, data, callbacks=callbacks, metrics=tracker.metrics, **_remedy(cfg), **_trainer(cfg))
+        with _one_job(cfg, job):
+            instantiate(cfg.framework.fit)(network, data, callbacks=callbacks, metrics=tracker.metrics, **_remedy(cfg), **_trainer(cfg))
+        returned = None if cfg.objective is None else last_value(tracker.recording(), str(cfg.objective))
         failed = False
     except (KeyboardInterrupt, SystemExit):
         failed = None
         raise
+    except Exception as error:
+        _tell(tracker, error)
+        raise
     finally:
         tracker.finish(failed=failed)
     print(summary(tracker.recording(), tracker.place, time.perf_counter() - started))
+    return returned
 
 
 def run_checkpoints(cfg: DictConfig) -> None:
@@ -86,6 +116,63 @@ def run_checkpoints(cfg: DictConfig) -> None:
     if not saved:
         raise SystemExit(f"netlapse: the schedule was due at no step of this training; no checkpoint in {folder}")
     print(f"\n{len(saved)} checkpoints, of the {schedule.unit}s {', '.join(saved)}, in\n  {folder}")
+
+
+def _one_job(cfg: DictConfig, job: sweep.Job | None) -> AbstractContextManager[None]:
+    """What a framework needs around the training of a job of a sweep: it is told the words that run this job alone."""
+    made: AbstractContextManager[None]
+    if job is None or cfg.framework.get("job") is None:
+        made = nullcontext()
+    else:
+        hydra_config = HydraConfig.get()
+        folders = [source.path for source in hydra_config.runtime.config_sources if source.provider == "command-line"]
+        found = [word for word in hydra_config.overrides.hydra if word.lstrip("+").startswith("hydra.searchpath")]
+        words = [*(word for folder in folders for word in ("--config-dir", folder)), *job.overrides, *found, "hydra.mode=RUN", "resume=null"]
+        made = instantiate(cfg.framework.job)(words)
+    return made
+
+
+def last_value(recording: Recording, metric: str) -> float:
+    """A metric at the last step it has; raises ValueError, with those there are, where it was not recorded."""
+    scalars = recording.scalars
+    if metric not in scalars:
+        raise ValueError(f"objective is {metric!r}, and this run recorded no such metric; it has {sorted(scalars)}")
+    return float(scalars[metric].values[-1])
+
+
+def _tracker(cfg: DictConfig, job: sweep.Job | None) -> Tracker:
+    """The record of this training: of a sweep's jobs, each in a folder of its own; in the first of several processes."""
+    if sweep.follower():
+        return MemoryTracker()
+    if job is not None and job.folder is not None:
+        return FolderTracker(sweep.job_folder(job))
+    tracker: Tracker = instantiate(cfg.tracker)
+    return tracker
+
+
+def _of_sweep(job: sweep.Job | None) -> dict[str, object]:
+    return {} if job is None else {"sweep": {**job.about, "started": time.time()}}
+
+
+def _failed_before(cfg: DictConfig, job: sweep.Job, error: Exception) -> None:
+    """A record of a job that failed before it came to its training: the sweep is to tell why."""
+    tracker = _tracker(cfg, job)
+    try:
+        tracker.start({"title": job.name, "params": _study(), **_of_sweep(job)})
+        tracker.document("config.yaml", OmegaConf.to_yaml(cfg))
+        _tell(tracker, error)
+    finally:
+        tracker.finish(failed=True)
+
+
+def _tell(tracker: Tracker, error: Exception) -> None:
+    """Put into the record what the training failed of."""
+    try:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ is not None else error
+        tracker.document("traceback.txt", "".join(traceback.format_exception(error)))
+        tracker.failure(sweep.TRAINING, sweep.reason(cause))
+    except Exception as another:  # it is the first that is raised
+        log.warning("netlapse: why the training failed was not recorded: %s: %s", type(another).__name__, another)
 
 
 def _data_and_network(cfg: DictConfig) -> tuple[Dataset, object]:
@@ -124,7 +211,7 @@ def _study() -> dict[str, str]:
     if not HydraConfig.initialized():
         return {}
     experiment = HydraConfig.get().runtime.choices.get("experiment")
-    given = [word for word in HydraConfig.get().overrides.task if not word.startswith(("experiment=", "tracker"))]
+    given = [word for word in HydraConfig.get().overrides.task if not word.startswith(("experiment=", "tracker", "resume="))]
     return {**({"experiment": str(experiment)} if experiment else {}), "overrides": scrubbed(shlex.join(given))}
 
 
@@ -149,7 +236,7 @@ def summary(recording: Recording, place: str, seconds: float) -> str:
     return "\n".join([*lines, f"Recorded in {place}"])
 
 
-def explained(program: Callable[[T], None], cfg: T) -> None:
+def explained(program: Callable[[T], R], cfg: T) -> R:
     """Run the program; what netlapse or Hydra has to say about the config ends it in one message, with the key it is about.
 
     An error from anywhere else, such as the user's own network, keeps its traceback. One job of several ends itself alone.
@@ -157,7 +244,7 @@ def explained(program: Callable[[T], None], cfg: T) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        program(cfg)
+        return program(cfg)
     except InstantiationException as error:
         cause = error.__cause__ or error
         if error.__cause__ is not None and not _is_ours(error.__cause__):
@@ -183,5 +270,5 @@ def _is_ours(error: BaseException) -> bool:
     return str(spec.name if spec is not None else last.get("__name__", "")).partition(".")[0] in ("netlapse", "hydra", "omegaconf", "mlflow")
 
 
-if __name__ == "__main__":
-    sys.exit("netlapse.cli is run by train.py and create_checkpoints.py")
+if __name__ == "__main__":  # what the other processes of a training in a sweep are started as
+    train()

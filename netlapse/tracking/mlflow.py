@@ -20,7 +20,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Param
+from mlflow.entities import Param, RunTag
 
 from netlapse.home import home
 from netlapse.recording import Recording
@@ -37,6 +37,9 @@ from netlapse.types import Findings
 
 log = logging.getLogger(__name__)
 
+PARENT, JOB, OVERRIDES = "mlflow.parentRunId", "netlapse.job", "netlapse.overrides"
+"""The tags of a run that is a job of a sweep."""
+
 
 class MlflowTracker:
     """A `netlapse.types.Tracker` that writes to an MLflow run.
@@ -44,6 +47,7 @@ class MlflowTracker:
     run_id      an existing run, which is left open at the end; None makes one, and ends it
     uri         the tracking server; None: `$MLFLOW_TRACKING_URI`, else the local store
     experiment  for a new run; None: `$MLFLOW_EXPERIMENT_NAME`, else "netlapse"
+    own         whether the run is ended at the end; None: where it was made here. An existing run that is to be ended runs again until then
 
     What an existing run recorded is fetched into the spool first. After `finish`, `start` opens the same run again. What a
     killed process left of the run is gone on with, and the run then ended if that process had made it; what others left in
@@ -53,20 +57,23 @@ class MlflowTracker:
     Raises ConnectionError, PermissionError or MlflowException where the store cannot be reached or has no such run.
     """
 
-    def __init__(self, run_id: str | None = None, *, uri: str | None = None, experiment: str | None = None) -> None:
+    def __init__(self, run_id: str | None = None, *, uri: str | None = None, experiment: str | None = None, own: bool | None = None) -> None:
         self.uri = uri or tracking_uri()
         self._held: list[tuple[str, int, Findings]] = []  # what a full disk would not take
         self._held_metrics: list[tuple[Mapping[str, float], int]] = []
         self._finished = False
         with discreet():
             self._client = client_for(self.uri)
-            self._owned = run_id is None
+            new = run_id is None
+            self._owned = new if own is None else own
             if run_id is None:
                 run_id = self._made(experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "netlapse")
             self.run_id = plain_name("a run", run_id)
             self.run = self._client.get_run(run_id).info
-            self._contents = Contents(self._client, run_id, new=self._owned)
-            self._open(new=self._owned)
+            self._contents = Contents(self._client, run_id, new=new)
+            self._open(new=new)
+            if self._owned and not new:
+                self._client.update_run(self.run_id, status="RUNNING")
         in_background(self.uri)
 
     def _made(self, experiment: str) -> str:
@@ -118,6 +125,10 @@ class MlflowTracker:
         params = manifest.get("params")
         if isinstance(params, Mapping):  # a curated few: MLflow shows them all in its headers
             self._client.log_batch(self.run_id, params=[Param(str(key), str(value)) for key, value in params.items()])
+        if isinstance(sweep := manifest.get("sweep"), Mapping) and "parent" in sweep:  # now: what is killed later is to be found
+            words = json.dumps(sweep["overrides"])
+            tags = {PARENT: str(sweep["parent"]), JOB: str(sweep["job"]), OVERRIDES: words if len(words) <= 5000 else "[]"}
+            self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         self.spool.start({"run_id": self.run_id, **manifest, "title": title or self.spool.manifest.get("title") or self.run.run_name})
 
     def describe(self, manifest: Mapping[str, object]) -> None:

@@ -1,0 +1,212 @@
+"""A sweep is one parent and a run per job, whatever launcher runs them and however they end; what is missing can be run later."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+import netlapse
+from netlapse import multirun, sweep
+from netlapse.recording import Recording
+from netlapse.sweep import BY_ITSELF, Child, Sweep, children_table, failed_table, job_key
+from tests.sweep_jobs import OVERRIDES, STEPS, found
+
+ROOT = Path(__file__).parent.parent
+LAUNCHERS = {
+    "basic": [],
+    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+    "submitit_local": ["hydra/launcher=submitit_local"],
+    "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"],
+}
+
+
+def environment(home: Path, fates: dict[int, str] | None = None) -> dict[str, str]:
+    (home / "user").mkdir(exist_ok=True)  # Ray keeps a token in the user's home
+    own = {
+        "NETLAPSE_HOME": str(home),
+        "HOME": str(home / "user"),
+        "PYTHONPATH": str(ROOT),
+        "FATES": json.dumps(fates or {}),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    return os.environ | own
+
+
+def swept(home: Path, *words: str, fates: dict[int, str] | None = None, real: bool = False) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *([] if real else OVERRIDES), *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(home, fates), cwd=home, timeout=600)
+
+
+def client(home: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+
+
+def family(home: Path) -> tuple[Run, list[Run]]:
+    """The one parent there is, and its children."""
+    runs = client(home).search_runs(["1"])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == len(runs) - 1
+    return parent, sorted(children, key=lambda run: run.info.start_time)
+
+
+def table(home: Path, run: Run, name: str) -> list[dict[str, Any]]:
+    path = client(home).download_artifacts(run.info.run_id, f"{name}.json")
+    content = json.loads(Path(path).read_text())
+    rows = [dict(zip(content["columns"], row)) for row in content["data"]]
+    beside = Path(client(home).download_artifacts(run.info.run_id, f"{name}.csv")).read_text()
+    as_text = [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
+    assert list(csv.DictReader(io.StringIO(beside))) == as_text
+    return rows
+
+
+def seed_of(run: Run) -> int:
+    (word,) = [word for word in json.loads(run.data.tags["netlapse.overrides"]) if word.startswith("seed=")]
+    return int(word.removeprefix("seed="))
+
+
+def assert_whole(home: Path, run: Run) -> None:
+    """All that the training of this seed found is in the store, bit for bit, and each of its points once."""
+    seed = seed_of(run)
+    recording = netlapse.load(run.info.run_id)
+    assert recording.steps == tuple(range(STEPS))
+    for step in range(STEPS):
+        expected = found(seed, step)
+        for name, values in expected.arrays.items():
+            np.testing.assert_array_equal(recording.findings["training"][step].arrays[name], values)
+        assert recording.findings["training"][step].scalars == expected.scalars
+    points = client(home).get_metric_history(run.info.run_id, "training/val_accuracy")
+    assert sorted((point.step, point.value) for point in points) == [(step, seed + step / 100) for step in range(STEPS)]
+    assert len({item.path for item in client(home).list_artifacts(run.info.run_id, "images") if item.path.endswith(".png")}) == STEPS
+
+
+# ------------------------------------------------------------------------------------------------------------ launchers
+
+
+def test_an_interrupted_sweep_is_killed_and_not_failed(own_place: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *OVERRIDES, "seed=0,1"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(own_place, {0: "waits"}), cwd=own_place
+    )
+    try:
+        for _ in range(1200):
+            if (own_place / "waiting").exists():
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode not in (0, None)
+    parent, children = family(own_place)
+    assert [parent.info.status, *(run.info.status for run in children)] == ["KILLED", "KILLED"]
+    assert [row["state"] for row in table(own_place, parent, "failed")] == ["KILLED", "not started"]
+
+
+# ------------------------------------------------------------------------------------------------ objective and summary
+
+
+def test_an_objective_that_was_not_recorded_fails_the_job_and_names_those_there_are(own_place: Path) -> None:
+    done = swept(own_place, "seed=0,1", "objective=fairness/gap")
+    assert done.returncode == 1
+    parent, children = family(own_place)
+    assert {run.info.status for run in children} == {"FAILED"}
+    expected = "ValueError: objective is 'fairness/gap', and this run recorded no such metric; it has ['nap/sparsity/a', 'training/val_accuracy']"
+    assert [row["why"] for row in table(own_place, parent, "failed")] == [expected] * 2
+
+
+# ------------------------------------------------------------------------------------------------------------- trainings
+
+
+def test_reanalyses_side_by_side_tell_which_of_them_failed_and_why(own_place: Path) -> None:
+    words = ["-m", f"run={own_place / 'a'},{own_place / 'b'}", "audit=true", f"checkpoints={own_place}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "netlapse.analysis", *words], capture_output=True, text=True, env=environment(own_place), cwd=ROOT, timeout=600
+    )
+    assert done.returncode == 1
+    assert "2 jobs: 0 went well, 2 failed." in done.stdout, done.stdout + done.stderr
+    assert f"  failed: run={own_place / 'b'}: " in done.stdout
+
+
+# ------------------------------------------------------------------------------------------------------------ pure parts
+
+
+def test_a_job_is_known_by_what_was_given_for_it_in_any_order() -> None:
+    key = job_key(["seed=1", "layout=flas"])
+    assert key == job_key(["layout=flas", "resume=0123", "seed=1", "tracker=folder", "tracker.folder=/x", "trainer.progress=false"])
+    others = [
+        ["seed=2", "layout=flas"],
+        ["seed=1", "layout=umap"],
+        ["seed=1"],
+        ["seed=1", "layout=flas", "trainer.max_epochs=2"],
+        ["seed=1layout=flas"],
+    ]
+    assert len({key, *map(job_key, others)}) == 6
+
+
+def child(run: str, seed: int, state: str, why: str | None = None) -> Child:
+    given = (f"seed={seed}",)
+    return Child(run, job_key(given), given, state, float(ord(run)), 1.25, {"training/val_loss": seed / 2, "nap/x": 1.0}, why, Recording)
+
+
+def test_what_is_missing_of_a_sweep_is_what_no_run_of_it_finished() -> None:
+    planned = tuple((f"seed={seed}",) for seed in range(4))
+    ends = [("a", 0, "FINISHED", None), ("b", 0, "FAILED", "late"), ("c", 1, "FAILED", "first"), ("d", 1, "FAILED", "last"), ("e", 9, "KILLED", None)]
+    runs = tuple(child(*end) for end in ends)
+    one = Sweep("p", planned, runs)
+    assert one.missing == [job_key([f"seed={seed}"]) for seed in (1, 2, 3, 9)]
+    assert one.last[job_key(["seed=0"])].run == "a"
+    rows = failed_table(one, "no more room")
+    assert rows["state"] == ["FAILED", "not started", "not started", "KILLED"]
+    assert rows["why"] == ["last", "no more room", "no more room", BY_ITSELF]
+    assert rows["run"] == ["d", "", "", "e"]
+    assert "Sweep of 5 jobs: 1 finished, 4 not" in sweep.report(one, rows, 2.0)
+    assert Sweep("p", planned[:1], (replace(runs[0]),)).missing == []
+
+
+def test_the_table_of_children_has_a_column_for_what_differs_and_the_main_metrics() -> None:
+    runs = tuple(replace(child(run, seed, "FINISHED"), overrides=("data=digits", f"seed={seed}")) for run, seed in (("a", 0), ("b", 1)))
+    found = children_table(Sweep("p", (), runs, objective="nap/x"))
+    assert found == {
+        "run": ["a", "b"], "seed": ["0", "1"], "state": ["FINISHED"] * 2, "seconds": [1.2, 1.2], "nap/x": [1.0, 1.0], "training/val_loss": [0.0, 0.5],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "extra"),
+    [
+        ("hydra/launcher=joblib", "joblib"),
+        ("hydra/launcher=submitit_slurm", "submitit"),
+        ("hydra/launcher=ray", "ray"),
+        ("hydra/sweeper=optuna", "optuna"),
+    ],
+)
+def test_a_launcher_that_is_not_installed_is_named_with_the_extra_that_brings_it(word: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    multirun.installed(["-m", word, "seed=1,2"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=rf"{word} needs a package that is not installed: pip install 'netlapse\[{extra}\]'"):
+        multirun.installed(["-m", word])
+    multirun.installed(["-m", "hydra/launcher=basic", "seed=1,2"])
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_the_first_of_several_processes_keeps_the_record(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not sweep.follower()
+    monkeypatch.setenv(name, "0")
+    assert not sweep.follower()
+    monkeypatch.setenv(name, "2")
+    assert sweep.follower()
