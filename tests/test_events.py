@@ -111,7 +111,7 @@ def test_a_training_that_goes_on_says_nothing_twice(caplog: pytest.LogCaptureFix
     tracker = MemoryTracker()
     observed(tracker, range(3), at=(1, 4))
     caplog.clear()
-    observed(tracker, range(2, 6), resume=True, at=(1, 4))  # step 2 once more, as after a kill
+    observed(tracker, range(1, 6), resume=True, at=(1, 4))  # the step at which it rang once more, as after a kill
     assert [record.message for record in caplog.records] == ["netlapse: bell, step 4: it rang at 4"]
     assert tracker.recording().events == (("bell", rang(1)), ("bell", rang(4)))
 
