@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from netlapse.field import Kind, fields, interpolation
-from netlapse.render import maps_row
+from netlapse.render.maps import maps_row
 from netlapse.types import Float64, Int64, ProbeSet, Snapshot, UInt8
 
 LIMIT = 1.0

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from netlapse.analysis.fairness.counts import wilson
 from netlapse.analysis.fairness.grouping import Of, named_groups
 from netlapse.analysis.rarest import hidden_layer
-from netlapse.gaps import Rate, rates_chart
+from netlapse.render.gaps import Rate, rates_chart
 from netlapse.types import Array, Exact, Findings, Float64, Int64, ProbeSet, Snapshot, UInt8, checked_by
 
 Bools = NDArray[np.bool_]

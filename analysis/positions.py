@@ -11,7 +11,8 @@ import numpy as np
 
 from netlapse.analysis.nap import aligned_profiles, check_size, checked_groups, contrast, drift
 from netlapse.probe import by_label
-from netlapse.render import BLUE_WHITE_RED, maps_row
+from netlapse.render.colours import BLUE_WHITE_RED
+from netlapse.render.maps import maps_row
 from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, Snapshot, UInt8, checked_by
 
 Align = Literal["predicted", "label"] | int | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from netlapse.gaps import gallery
+from netlapse.render.gaps import gallery
 from netlapse.types import Array, Exact, Findings, Float64, Int64, Snapshot, UInt8, checked_by
 
 

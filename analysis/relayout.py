@@ -20,7 +20,7 @@ from netlapse.analysis.layout import apart, flas, method, turned
 from netlapse.analysis.topomap import ALL_STEPS, Layout, Places, Style, drawn, laid_out, largest, metric_of, origin
 from netlapse.field import Kind
 from netlapse.recording import Recording
-from netlapse.render import BLUE_WHITE_RED
+from netlapse.render.colours import BLUE_WHITE_RED
 from netlapse.types import Findings, Float64
 
 Source = Literal["each", "joint", "last"] | int

@@ -10,7 +10,7 @@ from netlapse.analysis.layout import method, over_time, pca
 from netlapse.analysis.quality import motion, same_group, same_group_by_chance
 from netlapse.analysis.topomap import Layout, metric_of
 from netlapse.probe import panel_of
-from netlapse.render import scatter
+from netlapse.render.scatter import scatter
 from netlapse.types import Array, Findings, Float32, Float64, Int64, Snapshot, UInt8, checked_by
 
 

@@ -25,7 +25,7 @@ from netlapse.analysis.saliency.maps import distance, mean_defined, similarity, 
 from netlapse.analysis.saliency.occluding import occlusion
 from netlapse.analysis.saliency.panel import Target, check_target, explained_classes
 from netlapse.probe import panel_of
-from netlapse.render import CheckedRow, checks_table
+from netlapse.render.checks import CheckedRow, checks_table
 from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, Snapshot, UInt8, checked_by
 
 METHODS: Mapping[str, Method] = {

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from netlapse.heatmap import heatmap
 from netlapse.probe import panel_of
+from netlapse.render.heatmap import heatmap
 from netlapse.statistics import KEPT, kept_inputs
 from netlapse.types import Array, Exact, Findings, Float32, Float64, Int64, Snapshot, UInt8, checked_by
 

@@ -16,7 +16,7 @@ from netlapse.analysis.receptive_field.top import TopInputs
 from netlapse.analysis.receptive_field.views import region, resampled
 from netlapse.analysis.streaming import Asked, Seen
 from netlapse.data.stream import chosen
-from netlapse.montage import UnitRow, montage
+from netlapse.render.montage import UnitRow, montage
 from netlapse.types import Array, Field, Findings, Float32, Int64, Network, UInt8
 
 THUMBNAILS = 100_000_000

@@ -16,7 +16,8 @@ from netlapse.analysis.layout.base import filled
 from netlapse.analysis.nap import activation_profiles, aligned_profiles, contrast, scale
 from netlapse.analysis.quality import measures, motion, null_measures, trustworthiness
 from netlapse.field import Kind, fields, interpolation
-from netlapse.render import BLUE_WHITE_RED, maps_row, palette, storyboard
+from netlapse.render.colours import BLUE_WHITE_RED, palette
+from netlapse.render.maps import maps_row, storyboard
 from netlapse.types import Array, Findings, Float64, Snapshot, UInt8, checked_by
 
 Features = Literal["profiles", "positions", "aligned", "inputs"]
@@ -281,7 +282,7 @@ def topomap(
                 inputs, so that one scale, known beforehand, serves all groups, layers, checkpoints and runs: the mean
                 square over groups and units is the layer's separability, which is at most 1. "max": in each layer to the
                 largest contrast so far, which is recorded
-    colours     one of `netlapse.render.COLOURS`
+    colours     one of `netlapse.render.colours.COLOURS`
     kind        how values are spread between units, see `netlapse.field.interpolation`
     dots        whether the units themselves are drawn; those that do one and the same for all inputs always are
     against, groups   what groups are compared with, and which, see `netlapse.analysis.contrasts.contrasted`

@@ -14,7 +14,8 @@ import numpy as np
 from benchmarks.measure import Row, interleaved, table
 from netlapse.analysis.layout import flas
 from netlapse.field import fields, interpolation
-from netlapse.render import png, saliency_strip, storyboard
+from netlapse.render.ink import png
+from netlapse.render.maps import saliency_strip, storyboard
 from netlapse.types import Float64
 
 

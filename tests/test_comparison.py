@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 import netlapse
-from netlapse import render
 from netlapse.analysis import default_analyses
 from netlapse.analysis.similarity import cka, similarity, unpacked
 from netlapse.analysis.topomap import interpolate
@@ -36,7 +35,8 @@ from netlapse.comparison import (
 from netlapse.matching import by_index
 from netlapse.observer import Observer
 from netlapse.recording import Recording
-from netlapse.runboard import storyboard_of_runs
+from netlapse.render.colours import BLUE_WHITE_RED, MISSING, diverging, palette
+from netlapse.render.runboard import storyboard_of_runs
 from netlapse.tracking.memory import MemoryTracker
 from netlapse.types import Array, Findings, ProbeSet
 
@@ -285,7 +285,7 @@ def board(maps: Array, **options: Any) -> Array:
 def test_each_map_is_drawn_once_in_its_colour_and_nothing_else_is() -> None:
     values = np.array([-2.0, -1.5, -0.9, -0.4, 0.3, 0.7, 1.2, 1.9]).reshape(2, 2, 2)
     picture = board(np.broadcast_to(values[..., None, None], (2, 2, 2, 40, 40)))
-    colours = render.palette(render.BLUE_WHITE_RED)[render.diverging(values, 2.0)]
+    colours = palette(BLUE_WHITE_RED)[diverging(values, 2.0)]
     corners = {}
     for place in np.ndindex(2, 2, 2):
         inside = np.argwhere((picture == colours[place]).all(axis=2))
@@ -301,8 +301,8 @@ def test_each_map_is_drawn_once_in_its_colour_and_nothing_else_is() -> None:
 def test_what_a_run_lacks_is_grey_and_says_so() -> None:
     maps = np.zeros((2, 2, 1, 40, 40))
     maps[1, 0] = np.nan
-    grey = (board(maps, notes=["", "cut off"]) == render.palette(render.BLUE_WHITE_RED)[render.MISSING]).all(axis=2).sum()
-    whole = (board(np.zeros((2, 2, 1, 40, 40)), notes=["", "cut off"]) == render.palette(render.BLUE_WHITE_RED)[render.MISSING]).all(axis=2).sum()
+    grey = (board(maps, notes=["", "cut off"]) == palette(BLUE_WHITE_RED)[MISSING]).all(axis=2).sum()
+    whole = (board(np.zeros((2, 2, 1, 40, 40)), notes=["", "cut off"]) == palette(BLUE_WHITE_RED)[MISSING]).all(axis=2).sum()
     assert 40 * 40 * 0.8 < grey - whole < 40 * 40  # the words cover some
     for wrong in ((2, 2, 1, 40, 30), (2, 2, 40, 40), (0, 2, 1, 4, 4)):
         with pytest.raises(ValueError, match=r"a storyboard of .* was given maps \(.*\); expected \(runs, steps, g, r, r\)"):

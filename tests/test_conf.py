@@ -49,7 +49,6 @@ REDUCED = {
     "training_errors": [*WRONG, "probe.per_class=20"],
     "fairness": ["model=cnn_tiny", "analyses.fairness.min_inputs=5"],
     "dbvae": ["model=dbvae_tiny", "analyses.fairness.min_inputs=5"],
-    "dbvae": ["model=dbvae_tiny", "analyses.fairness.min_inputs=5"],
     "attribute_bias": ["data.root={tmp}", "data.size=[8,8]", "model=cnn_tiny", "analyses.topomap.min_inputs=1"],
 }
 # Data that are downloaded when they are not on the machine: built in tests/test_data.py from small caches made there.

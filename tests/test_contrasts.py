@@ -18,7 +18,8 @@ from netlapse.analysis.topomap import MEASURES, interpolate, metric_of, topomap
 from netlapse.backends.torch import TorchNetwork
 from netlapse.observer import Observer
 from netlapse.probe import by_label, by_outcome
-from netlapse.render import MISSING, maps_row, palette
+from netlapse.render.colours import MISSING, palette
+from netlapse.render.maps import maps_row
 from netlapse.tracking.memory import MemoryTracker
 from netlapse.types import Findings, Float64, ProbeSet, Snapshot
 

@@ -13,7 +13,7 @@ from netlapse.analysis import differences
 from netlapse.analysis.fairness import fairness
 from netlapse.analysis.topomap import interpolate, topomap
 from netlapse.backends.torch import TorchNetwork
-from netlapse.render import BLUE_WHITE_RED
+from netlapse.render.colours import BLUE_WHITE_RED
 from netlapse.types import Array, ProbeSet, Snapshot
 
 LAYER = "1"

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 import netlapse
-from netlapse import render
 from netlapse.analysis.fairness import fairness, gap_bound
 from netlapse.analysis.fairness.alarms import growth_bound, lasting
 from netlapse.analysis.rarest import rarest
 from netlapse.backends.torch import TorchNetwork
-from netlapse.gaps import Rate, gallery, grid_of_steps, rates_chart
 from netlapse.observer import Observer
+from netlapse.render.colours import SEQUENTIAL, sequential
+from netlapse.render.gaps import Rate, gallery, grid_of_steps, rates_chart
 from netlapse.tracking.memory import MemoryTracker
 from netlapse.types import Array, Findings, Float64, Int64, ProbeSet, Snapshot
 
@@ -329,7 +329,7 @@ def test_a_grid_of_steps_shows_each_cell_its_level_and_a_dot_where_it_is_marked(
     marked = np.array([[False, True], [False, False], [False, False]])
     picture = grid_of_steps(values, marked, ["a", "b"], [0, 1, 2], 1.0, "t", "u")
     plain = grid_of_steps(values, np.zeros_like(marked), ["a", "b"], [0, 1, 2], 1.0, "t", "u")
-    colours = render.SEQUENTIAL[render.sequential(values, 1.0)]
+    colours = SEQUENTIAL[sequential(values, 1.0)]
     cells = [np.argwhere((plain == colours[step, row]).all(axis=2)) for step, row in ((0, 1), (1, 0), (1, 1), (2, 1))]
     assert all(len(one) >= 34 * 22 for one in cells)
     dot = np.argwhere((picture != plain).any(axis=2))

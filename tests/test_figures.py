@@ -45,7 +45,7 @@ from netlapse.figures.sheet import own_style
 from netlapse.observer import Observer
 from netlapse.probe import by_confusion, by_label, by_outcome, from_data
 from netlapse.recording import Recording
-from netlapse.render import BLUE_WHITE_RED, COLOURS
+from netlapse.render.colours import BLUE_WHITE_RED, COLOURS
 from netlapse.tracking.folder import FolderTracker
 from netlapse.tracking.probes import PROBE, to_bytes
 from netlapse.types import Findings, Float64, ProbeSet, UInt8

@@ -16,7 +16,7 @@ from netlapse.figures.__main__ import main
 from netlapse.figures.samples import _draw
 from netlapse.observer import Observer
 from netlapse.recording import Recording
-from netlapse.render import HUES
+from netlapse.render.colours import HUES
 from netlapse.tracking.folder import FolderTracker
 from netlapse.tracking.memory import MemoryTracker
 from tests.test_samples import LABELS, ROWS, infinite, places, snapshot

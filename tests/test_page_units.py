@@ -12,11 +12,11 @@ import pytest
 from scipy.ndimage import binary_dilation, binary_erosion
 
 import netlapse.report_units as report_units
-from netlapse import render
 from netlapse.analysis.receptive_field.fields import centres, largest_diameter
 from netlapse.analysis.receptive_field.views import region, resampled
-from netlapse.montage import OUTLINE, TILE
 from netlapse.recording import Recording
+from netlapse.render.colours import BLUE_WHITE_RED, MISSING, palette
+from netlapse.render.montage import OUTLINE, TILE
 from netlapse.report import page
 from netlapse.types import Array, Field, Findings, Float64, ProbeSet
 
@@ -94,7 +94,7 @@ def coloured(share: Float64) -> Float64:
     known = np.clip(np.nan_to_num(share), -1, 1)
     tones = [[int(tone[i : i + 2], 16) for i in (0, 2, 4)] for tone in TONES]
     ramp = np.stack([np.interp((known + 1) * 4, range(9), [tone[c] for tone in tones]) for c in range(3)], axis=2)
-    return np.where(np.isnan(share)[..., None], render.palette(render.BLUE_WHITE_RED)[render.MISSING], ramp)
+    return np.where(np.isnan(share)[..., None], palette(BLUE_WHITE_RED)[MISSING], ramp)
 
 
 def assert_field_shown(tab: Tab, field: Array, height: float, stride: int, size: tuple[int, int]) -> None:

@@ -21,7 +21,7 @@ from netlapse.analysis.receptive_field import (
     top_images,
 )
 from netlapse.backends.torch import TorchNetwork
-from netlapse.montage import OUTLINE, UnitRow, montage, reduced
+from netlapse.render.montage import OUTLINE, UnitRow, montage, reduced
 from netlapse.types import Findings, Float32, ProbeSet, Snapshot, UInt8
 from tests.test_parity import SAME, cnn, with_the_same_weights
 from tests.test_receptive_field import images, one_unit, small

@@ -19,7 +19,7 @@ from netlapse.backends.torch import TorchNetwork
 from netlapse.callbacks.lightning import ObserverCallback
 from netlapse.probe import by_outcome
 from netlapse.recording import Recording
-from netlapse.render import maps_row, storyboard
+from netlapse.render.maps import maps_row, storyboard
 from netlapse.tracking.folder import packed, unpacked
 from netlapse.tracking.memory import MemoryTracker
 from netlapse.types import Analysis, Findings, Float64, ProbeSet, Snapshot

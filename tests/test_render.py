@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from netlapse import render
-from netlapse.render import BLUE_WHITE_RED, COLOURS, MISSING, SEQUENTIAL, diverging, maps_row, palette, png, saliency_strip, sequential, storyboard
+from netlapse.render import ink
+from netlapse.render.colours import _RED, BLUE_WHITE_RED, COLOURS, MISSING, SEQUENTIAL, _palette, diverging, palette, sequential
+from netlapse.render.ink import png
+from netlapse.render.maps import maps_row, saliency_strip, storyboard
 
 WHITE, GREY = (255, 255, 255), (237, 237, 237)
 DIVERGING = COLOURS[BLUE_WHITE_RED]
@@ -106,7 +108,7 @@ def test_the_sign_is_seen_without_cones_of_any_kind(colours, cones):
 
 
 def test_the_sign_would_not_be_seen_in_green_and_red():
-    green = render._palette([(0, 68, 27), (27, 120, 55), (90, 174, 97), (166, 219, 160), WHITE, *render._RED])
+    green = _palette([(0, 68, 27), (27, 120, 55), (90, 174, 97), (166, 219, 160), WHITE, *_RED])
     assert signs_apart(green, "green").min() < 5
     assert signs_apart(green, "blue").min() > 20
 
@@ -206,7 +208,7 @@ def test_a_group_without_inputs_or_without_a_map_is_grey_with_words(count):
     maps = np.concatenate([ramp(1), np.full((1, 64, 64), np.nan)])
     image = maps_row(maps, ["a", "b"], [3, count], 1.0, "title", "unit")
     ((y, x),) = find(image, DIVERGING[diverging(maps[0], 1.0)])
-    tile = image[y : y + 64, x + 64 + render.GAP :][:, :64]
+    tile = image[y : y + 64, x + 64 + ink.GAP :][:, :64]
     grey = (tile == GREY).all(axis=-1)
     assert grey[:20].all()
     assert grey[-20:].all()
@@ -224,9 +226,9 @@ def test_a_storyboard_has_a_row_per_layer_and_a_column_per_group():
     image = storyboard([(f"layer{i}", one) for i, one in enumerate(layers)], list("abcd"), 1.0, "title", "unit")
     places = np.array([[find(image, DIVERGING[diverging(one, 1.0)])[0] for one in layer] for layer in layers])
     assert (np.diff(places[:, :, 0], axis=1) == 0).all()
-    assert (np.diff(places[:, :, 0], axis=0) == 64 + render.GAP).all()
+    assert (np.diff(places[:, :, 0], axis=0) == 64 + ink.GAP).all()
     assert (np.diff(places[:, :, 1], axis=0) == 0).all()
-    assert (np.diff(places[:, :, 1], axis=1) == 64 + render.GAP).all()
+    assert (np.diff(places[:, :, 1], axis=1) == 64 + ink.GAP).all()
 
 
 def test_a_storyboard_with_a_limit_per_layer_uses_each():
@@ -259,20 +261,20 @@ def test_texts_are_drawn_and_distinguish_pictures():
 
 
 def test_long_names_lose_their_middle_and_stay_inside():
-    short = render._shortened("layers.2.residual_block.relu", 100, 13)
+    short = ink.shortened("layers.2.residual_block.relu", 100, 13)
     assert short.startswith("laye")
     assert short.endswith("relu")
     assert "..." in short
-    assert render._text(short, 13).shape[1] <= 100
+    assert ink.words(short, 13).shape[1] <= 100
     maps = ramp(2)
     image = storyboard([("features.denseblock4.denselayer16.relu2_of_a_very_long_name", maps)], ["a" * 60, "b c " * 5], 1.0, "t" * 300, "unit")
     assert all(len(find(image, DIVERGING[diverging(one, 1.0)])) == 1 for one in maps)
-    assert (image[:, : render.MARGIN] == 255).all()
-    assert (image[:, -render.MARGIN :] == 255).all()
+    assert (image[:, : ink.MARGIN] == 255).all()
+    assert (image[:, -ink.MARGIN :] == 255).all()
 
 
 def test_letters_outside_ascii_are_drawn():
-    boxes = {render._text(letter, 13).tobytes() for letter in "éßλжñ"}
+    boxes = {ink.words(letter, 13).tobytes() for letter in "éßλжñ"}
     assert len(boxes) == 5
 
 

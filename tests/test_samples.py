@@ -16,13 +16,15 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from netlapse import render
 from netlapse.analysis.layout import flas, pca, random, tsne
 from netlapse.analysis.quality import motion, same_group, same_group_by_chance
 from netlapse.analysis.samples import balanced, samples
 from netlapse.backends.torch import TorchNetwork
 from netlapse.probe import by_confidence
-from netlapse.render import HUES, MARK, SCATTER, png, scatter
+from netlapse.render import ink
+from netlapse.render.colours import HUES
+from netlapse.render.ink import png
+from netlapse.render.scatter import MARK, SCATTER, _mark, scatter
 from netlapse.types import Findings, Float64, ProbeSet, Snapshot, UInt8
 from tests.test_render import LACKING, decoded, linear
 
@@ -340,7 +342,7 @@ def test_options_that_cannot_be_are_refused_before_training(options: Mapping[str
 
 def square(picture: UInt8) -> UInt8:
     """The part of a picture with the points, inside its frame, whose first row is the first of one colour that is not paper."""
-    rows = picture[:, render.MARGIN : render.MARGIN + SCATTER]
+    rows = picture[:, ink.MARGIN : ink.MARGIN + SCATTER]
     top = int(np.argmax((rows == rows[:, :1]).all(axis=(1, 2)) & (rows[:, 0] < 255).all(axis=1)))
     return rows[top + 1 : top + SCATTER - 1, 1:-1]
 
@@ -378,7 +380,7 @@ def test_ten_colours_are_told_apart_with_any_kind_of_colour_vision_and_from_pape
 
 
 def test_a_hundred_groups_have_a_hundred_marks_and_all_others_one_more() -> None:
-    marks = [render._mark(group) for group in range(102)]
+    marks = [_mark(group) for group in range(102)]
     assert len({mark.tobytes() for mark in marks}) == 101
     assert marks[100] is not marks[99]
     np.testing.assert_array_equal(marks[100], marks[101])
@@ -405,7 +407,7 @@ def test_which_point_covers_which_has_nothing_to_do_with_groups() -> None:
 
 def test_a_reason_stands_in_the_place_of_points() -> None:
     picture = scatter("nothing to see", np.array([0, 1]), ["a", "b"], "t")
-    inside = picture[60 : SCATTER - 60, render.MARGIN + 20 : SCATTER - 20]
+    inside = picture[60 : SCATTER - 60, ink.MARGIN + 20 : SCATTER - 20]
     assert (inside == (237, 237, 237)).all(axis=2).mean() > 0.9
     assert not (inside == HUES[0]).all(axis=2).any()
     assert (inside == (24, 24, 28)).all(axis=2).any()

@@ -26,7 +26,7 @@ from netlapse.figures import save
 from netlapse.models.torch import cnn, mlp
 from netlapse.probe import from_data
 from netlapse.recording import Recording
-from netlapse.render import CheckedRow, checks_table
+from netlapse.render.checks import CheckedRow, checks_table
 from netlapse.tracking.memory import MemoryTracker
 from netlapse.types import Array, Findings, Float32, Int64, Network, ProbeSet, Snapshot
 from tests.test_torch_sanity import everything

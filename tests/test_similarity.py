@@ -11,12 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from netlapse import render
 from netlapse.analysis.similarity import alignments, cka, gram, packed, similarity, unpacked
 from netlapse.backends.torch import TorchNetwork
-from netlapse.heatmap import CELL, heatmap
 from netlapse.observer import Observer
-from netlapse.render import MISSING, SEQUENTIAL, sequential
+from netlapse.render.colours import FRAME, MISSING, SEQUENTIAL, sequential
+from netlapse.render.heatmap import CELL, heatmap
 from netlapse.statistics import kept_inputs
 from netlapse.tracking.memory import MemoryTracker
 from netlapse.types import Array, Findings, Float64, ProbeSet, Snapshot
@@ -299,6 +298,6 @@ def test_a_heatmap_has_the_colours_of_its_numbers_on_a_scale_that_never_changes(
 
 def _cells(picture: Array, rows: int, columns: int) -> dict[tuple[int, int], Array]:
     """The colour at the corner of each cell: found from the frame around them, whose upper left corner is the first pixel of its colour."""
-    frame = (picture == SEQUENTIAL[render._FRAME]).all(axis=2)
+    frame = (picture == SEQUENTIAL[FRAME]).all(axis=2)
     y, x = next((int(y), int(x)) for y, x in np.argwhere(frame) if frame[y, x : x + columns * CELL].all() and frame[y : y + rows * CELL, x].all())
     return {(row, column): picture[y + 3 + row * CELL, x + 3 + column * CELL] for row in range(rows) for column in range(columns)}

@@ -15,7 +15,8 @@ from netlapse.analysis.nap import scale, separability
 from netlapse.analysis.quality import motion
 from netlapse.analysis.topomap import Layout, interpolate, topomap
 from netlapse.backends.torch import TorchNetwork
-from netlapse.render import maps_row, palette
+from netlapse.render.colours import palette
+from netlapse.render.maps import maps_row
 from netlapse.types import Findings, Float64, ProbeSet, Snapshot
 
 

@@ -24,9 +24,9 @@ from netlapse.analysis.fairness.representation import (
     within_classes,
 )
 from netlapse.events import Event, events_in, telling, told
-from netlapse.gaps import Rate, grid_of_steps, rates_chart
 from netlapse.probe import softmax
-from netlapse.render import maps_row
+from netlapse.render.gaps import Rate, grid_of_steps, rates_chart
+from netlapse.render.maps import maps_row
 from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, ProbeSet, Snapshot, UInt8, checked_by
 
 Strings = NDArray[np.str_]

@@ -9,9 +9,9 @@ import numpy as np
 from netlapse.analysis.fairness.counts import group_counts
 from netlapse.analysis.predictions.history import KINDS, Bools, History, Kind, extended
 from netlapse.analysis.predictions.scores import class_scores
-from netlapse.gaps import gallery
-from netlapse.heatmap import heatmap
 from netlapse.probe import softmax
+from netlapse.render.gaps import gallery
+from netlapse.render.heatmap import heatmap
 from netlapse.types import Array, Findings, Float32, Float64, Int64, ProbeSet, Snapshot, UInt8, checked_by
 
 MEANS = ("precision", "recall", "f1", "auc", "average_precision")

@@ -11,7 +11,7 @@ from netlapse.analysis.receptive_field.discrepancy import Fill, check_spatial, g
 from netlapse.analysis.receptive_field.fields import ReceptiveFields, centres, field_numbers, fields_of, theoretical_field
 from netlapse.analysis.receptive_field.top import in_batches, top_inputs
 from netlapse.analysis.receptive_field.views import region, resampled, segmentation
-from netlapse.montage import UnitRow, montage
+from netlapse.render.montage import UnitRow, montage
 from netlapse.types import Array, Findings, Float32, Float64, Height, Int64, Snapshot, UInt8, checked_by
 
 DRAWN = 12

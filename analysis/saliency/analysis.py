@@ -18,7 +18,7 @@ from netlapse.analysis.saliency.masks import Masks
 from netlapse.analysis.saliency.measures import MEASURES, measured, measured_null, null_of
 from netlapse.analysis.saliency.panel import WHY, Target, answers, check_target, chosen_of, explained_classes
 from netlapse.probe import panel_of
-from netlapse.render import saliency_strip
+from netlapse.render.maps import saliency_strip
 from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, ProbeSet, Snapshot, UInt8, checked_by
 
 DENSITY_LIMIT = 6.0

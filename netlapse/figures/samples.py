@@ -25,14 +25,14 @@ from netlapse.figures.sheet import (
     text_width,
 )
 from netlapse.recording import Recording
-from netlapse.render import HUES
+from netlapse.render.colours import HUES
 from netlapse.types import Findings, Float64, Int64
 
 LEAST, MOST = 3.7, 5.6
 """Centimetres that a map is wide."""
 BAR = ((-1.0, -0.3), (1.0, -0.3), (1.0, 0.3), (-1.0, 0.3))
 MARKS = ("o", "s", "^", "d", "P", "X", "v", "o", "s", BAR)
-"""The shapes of `netlapse.render.scatter`, of which those in HOLLOW are not filled."""
+"""The shapes of `netlapse.render.scatter.scatter`, of which those in HOLLOW are not filled."""
 HOLLOW = (7, 8)
 SIZE = 3.0
 """How wide a point is, in points."""

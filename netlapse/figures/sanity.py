@@ -12,7 +12,7 @@ from netlapse.analysis.saliency.maps import density, mean_defined
 from netlapse.analysis.sanity import INAPPLICABLE, explanations, stage_names, words
 from netlapse.figures.sheet import FAINT, GAP, INK, LABEL, PAGE, SMALL, TITLE, Sheet, broken, checked_width, empty, own_style, text_height
 from netlapse.recording import Recording
-from netlapse.render import SEQUENTIAL, sequential
+from netlapse.render.colours import SEQUENTIAL, sequential
 from netlapse.types import Array, Float64
 
 NAME, WORDS = 2.3, 2.45

@@ -22,7 +22,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
-from netlapse.render import BLUE_WHITE_RED, LEVELS, palette
+from netlapse.render.colours import BLUE_WHITE_RED, LEVELS, palette
 from netlapse.types import Float64
 
 COLUMN, PAGE = 8.5, 17.5

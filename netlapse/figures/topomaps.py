@@ -32,7 +32,7 @@ from netlapse.figures.sheet import (
     text_width,
 )
 from netlapse.recording import Recording
-from netlapse.render import BLUE_WHITE_RED, diverging, palette
+from netlapse.render.colours import BLUE_WHITE_RED, diverging, palette
 from netlapse.types import Array, Float64, ProbeSet, UInt8
 
 Order = Literal["given", "clustered"]

@@ -25,7 +25,7 @@ import numpy as np
 
 from netlapse.home import writable
 from netlapse.recording import Recording, merged
-from netlapse.render import png
+from netlapse.render.ink import png
 from netlapse.tracking.names import document_name, mlflow_key, plain_name
 from netlapse.tracking.secrecy import scrubbed
 from netlapse.types import Array, Findings

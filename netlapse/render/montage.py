@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from netlapse import render
+from netlapse.render import ink
+from netlapse.render.colours import BLUE_WHITE_RED, FRAME, MISSING, diverging, palette
 from netlapse.types import Float64, UInt8
 
 OUTLINE = (255, 149, 0)
@@ -55,48 +56,46 @@ def montage(rows: Sequence[UnitRow], title: str, note: str = "") -> UInt8:
     factor = max(1, round(TILE * step / max(h, w)))
     tall, wide = -(-h // step) * factor, -(-w // step) * factor
     k = max(len(row.images) for row in rows)
-    across = render.GAP + wide
+    across = ink.GAP + wide
     label = "share of the activation that covering takes"
     fields = any(row.field is not None for row in rows)
-    left = render.MARGIN + ABOUT
-    width = max(ABOUT + (k + 1) * across + render.GAP, render._bar_width(label)) if fields else ABOUT + max(k, 4) * across
-    heading, said = render._paragraph(title, width, render.TITLE), render._paragraph(note, width, render.SMALL) if note else None
-    top = render.MARGIN + len(heading) + (len(said) if said is not None else 0) + render.GAP
-    line = render._line(render.SMALL)
-    pitch = max(tall, 4 * line) + render.GAP
-    page = render._blank(top + line + len(rows) * pitch + fields * render._bar_height() + render.MARGIN, width + 2 * render.MARGIN)
-    render._stamp(page, heading, render.MARGIN, render.MARGIN)
+    left = ink.MARGIN + ABOUT
+    width = max(ABOUT + (k + 1) * across + ink.GAP, ink.bar_width(label)) if fields else ABOUT + max(k, 4) * across
+    heading, said = ink.paragraph(title, width, ink.TITLE), ink.paragraph(note, width, ink.SMALL) if note else None
+    top = ink.MARGIN + len(heading) + (len(said) if said is not None else 0) + ink.GAP
+    line = ink.line_height(ink.SMALL)
+    pitch = max(tall, 4 * line) + ink.GAP
+    page = ink.blank(top + line + len(rows) * pitch + fields * ink.bar_height() + ink.MARGIN, width + 2 * ink.MARGIN)
+    ink.stamp(page, heading, ink.MARGIN, ink.MARGIN)
     if said is not None:
-        render._stamp(page, said, render.MARGIN + len(heading), render.MARGIN)
+        ink.stamp(page, said, ink.MARGIN + len(heading), ink.MARGIN)
     # Between the inputs and the field is twice the gap.
-    last = left + k * across + 2 * render.GAP
-    render._stamp(
-        page, render._text(render._shortened("top inputs, the strongest first", k * across, render.SMALL), render.SMALL), top, left + render.GAP
-    )
+    last = left + k * across + 2 * ink.GAP
+    ink.stamp(page, ink.words(ink.shortened("top inputs, the strongest first", k * across, ink.SMALL), ink.SMALL), top, left + ink.GAP)
     if fields:
-        render._centre(page, render._text("field", render.SMALL), top, last, wide)
+        ink.centre(page, ink.words("field", ink.SMALL), top, last, wide)
     pictures: list[tuple[int, int, UInt8]] = []
     for place, row in enumerate(rows):
         y = top + line + place * pitch
         for number, words in enumerate([row.name, *row.about]):
-            size = render.LABEL if number == 0 else render.SMALL
-            render._stamp(page, render._text(render._shortened(words, ABOUT, size), size), y + number * line, render.MARGIN)
+            size = ink.LABEL if number == 0 else ink.SMALL
+            ink.stamp(page, ink.words(ink.shortened(words, ABOUT, size), size), y + number * line, ink.MARGIN)
         for rank, (image, outline) in enumerate(zip(row.images, row.outlines)):
             grey = np.nan_to_num(np.clip((reduced(image, step) - low) / (high - low if high > low else 1.0), 0, 1) * 255)
             tile = np.broadcast_to(np.rint(grey).astype(np.uint8), (*grey.shape[:2], 3)).repeat(factor, axis=0).repeat(factor, axis=1)
             inside = outline[::step, ::step].repeat(factor, axis=0).repeat(factor, axis=1)
             tile[binary_dilation(inside) & ~binary_erosion(inside, border_value=1)] = OUTLINE
-            pictures.append((y, left + render.GAP + rank * across, tile))
+            pictures.append((y, left + ink.GAP + rank * across, tile))
         if row.field is None:
             continue
-        field = render.diverging(row.field[::step, ::step], 1.0).repeat(factor, axis=0).repeat(factor, axis=1)
-        page[y - 1 : y + tall + 1, last - 1 : last + wide + 1] = render._FRAME
-        page[y : y + tall, last : last + wide] = render.MISSING if row.missing else field
+        field = diverging(row.field[::step, ::step], 1.0).repeat(factor, axis=0).repeat(factor, axis=1)
+        page[y - 1 : y + tall + 1, last - 1 : last + wide + 1] = FRAME
+        page[y : y + tall, last : last + wide] = MISSING if row.missing else field
         if row.missing:
-            render._centre(page, render._text(render._shortened(row.missing, wide, render.SMALL), render.SMALL), y + (tall - line) // 2, last, wide)
+            ink.centre(page, ink.words(ink.shortened(row.missing, wide, ink.SMALL), ink.SMALL), y + (tall - line) // 2, last, wide)
     if fields:
-        render._colour_bar(page, top + line + len(rows) * pitch, ("-100 %", "0", "100 %"), label)
-    picture = render._coloured(page, render.palette(render.BLUE_WHITE_RED))
+        ink.colour_bar(page, top + line + len(rows) * pitch, ("-100 %", "0", "100 %"), label)
+    picture = ink.coloured(page, palette(BLUE_WHITE_RED))
     for y, x, tile in pictures:
         picture[y : y + tall, x : x + wide] = tile
     return picture

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from netlapse import render
+from netlapse.render import ink
+from netlapse.render.colours import FRAME, INK, PAPER, SEQUENTIAL, sequential
 from netlapse.types import Float64, UInt8
 
 COLUMN, ROW = 150, 24
@@ -45,43 +46,43 @@ def rates_chart(rates: Sequence[Rate], names: Sequence[str], counts: Sequence[in
             f"a chart of {len(names)} groups was given {len(counts)} counts and rates of shapes {[np.shape(rate.values) for rate in rates]}; "
             "expected one of each for every group, at least one group and one rate"
         )
-    written = [render._shortened(f"{name} (n = {count})", NAME + 60, render.LABEL) for name, count in zip(names, counts)]
-    side = max(render._text(line, render.LABEL).shape[1] for line in written) + 2 * render.GAP
-    number = render._text("0.00", render.SMALL).shape[1] + render.GAP
-    pitch = COLUMN + number + 3 * render.GAP
+    written = [ink.shortened(f"{name} (n = {count})", NAME + 60, ink.LABEL) for name, count in zip(names, counts)]
+    side = max(ink.words(line, ink.LABEL).shape[1] for line in written) + 2 * ink.GAP
+    number = ink.words("0.00", ink.SMALL).shape[1] + ink.GAP
+    pitch = COLUMN + number + 3 * ink.GAP
     width = side + len(rates) * pitch
-    heading, below = render._paragraph(title, width, render.TITLE), render._paragraph(note, width, render.SMALL)
-    headers = [render._heading(rate.name, COLUMN) for rate in rates]
-    top = render.MARGIN + len(heading) + render.GAP + max(len(header) for header in headers) + render.GAP
+    heading, below = ink.paragraph(title, width, ink.TITLE), ink.paragraph(note, width, ink.SMALL)
+    headers = [ink.heading(rate.name, COLUMN) for rate in rates]
+    top = ink.MARGIN + len(heading) + ink.GAP + max(len(header) for header in headers) + ink.GAP
     foot = top + len(names) * ROW
-    page = render._blank(foot + render._line(render.SMALL) + render.GAP + len(below) + render.MARGIN, width + 2 * render.MARGIN)
-    render._stamp(page, heading, render.MARGIN, render.MARGIN)
-    render._stamp(page, below, foot + render._line(render.SMALL) + render.GAP, render.MARGIN)
+    page = ink.blank(foot + ink.line_height(ink.SMALL) + ink.GAP + len(below) + ink.MARGIN, width + 2 * ink.MARGIN)
+    ink.stamp(page, heading, ink.MARGIN, ink.MARGIN)
+    ink.stamp(page, below, foot + ink.line_height(ink.SMALL) + ink.GAP, ink.MARGIN)
     for row, line in enumerate(written):
-        render._stamp(page, render._text(line, render.LABEL), top + row * ROW + (ROW - render._line(render.LABEL)) // 2, render.MARGIN)
+        ink.stamp(page, ink.words(line, ink.LABEL), top + row * ROW + (ROW - ink.line_height(ink.LABEL)) // 2, ink.MARGIN)
     for place, (rate, header) in enumerate(zip(rates, headers)):
-        x = render.MARGIN + side + place * pitch
-        render._stamp(page, header, top - render.GAP - len(header), x)
+        x = ink.MARGIN + side + place * pitch
+        ink.stamp(page, header, top - ink.GAP - len(header), x)
         for share, end in ((0.0, "0"), (0.5, "0.5"), (1.0, "1")):
             at = x + round(share * (COLUMN - 1))
-            page[top:foot, at] = render._FRAME
-            label = render._text(end, render.SMALL)
-            render._stamp(page, label, foot + 1, at - label.shape[1] // 2)
+            page[top:foot, at] = FRAME
+            label = ink.words(end, ink.SMALL)
+            ink.stamp(page, label, foot + 1, at - label.shape[1] // 2)
         for row, count in enumerate(counts):
             y = top + row * ROW + ROW // 2
             value = float(rate.values[row])
             if count < max(least, 1) or np.isnan(value):
                 why = "no inputs" if count == 0 else "too few" if count < least else "undefined"
-                render._stamp(page, render._text(why, render.SMALL), y - render._line(render.SMALL) // 2, x + render.GAP)
+                ink.stamp(page, ink.words(why, ink.SMALL), y - ink.line_height(ink.SMALL) // 2, x + ink.GAP)
                 continue
             if rate.low is not None and rate.high is not None and np.isfinite([rate.low[row], rate.high[row]]).all():
                 start, end_at = (x + round(float(np.clip(bound, 0, 1)) * (COLUMN - 1)) for bound in (rate.low[row], rate.high[row]))
-                page[y, start : end_at + 1] = render._INK + 9
-                page[y - 3 : y + 4, [start, end_at]] = render._INK + 9
+                page[y, start : end_at + 1] = INK + 9
+                page[y - 3 : y + 4, [start, end_at]] = INK + 9
             at = x + round(float(np.clip(value, 0, 1)) * (COLUMN - 1))
-            page[y - 3 : y + 4, max(at - 2, 0) : at + 3] = page[y - 2 : y + 3, at - 3 : at + 4] = render._INK + 15
-            render._stamp(page, render._text(f"{value:.2f}", render.SMALL), y - render._line(render.SMALL) // 2, x + COLUMN + 2 * render.GAP)
-    return render._coloured(page, render.SEQUENTIAL)
+            page[y - 3 : y + 4, max(at - 2, 0) : at + 3] = page[y - 2 : y + 3, at - 3 : at + 4] = INK + 15
+            ink.stamp(page, ink.words(f"{value:.2f}", ink.SMALL), y - ink.line_height(ink.SMALL) // 2, x + COLUMN + 2 * ink.GAP)
+    return ink.coloured(page, SEQUENTIAL)
 
 
 def grid_of_steps(
@@ -98,7 +99,7 @@ def grid_of_steps(
 
     Many steps make narrow cells, and at most 900 fit: beyond, some evenly spread are drawn, and the title says so. NaN is grey.
 
-    Raises ValueError for shapes that do not belong together, and a limit as in `render.sequential`.
+    Raises ValueError for shapes that do not belong together, and a limit as in `sequential`.
     """
     values, marked = np.asarray(values, np.float64), np.asarray(marked, bool)
     if values.shape != (len(steps), len(rows)) or marked.shape != values.shape or not values.size:
@@ -110,36 +111,36 @@ def grid_of_steps(
         title, steps = f"{title} (900 of {len(steps)} steps)", [steps[i] for i in kept]
         values, marked = values[kept], marked[kept]
     wide, tall = max(1, min(CELL[0], 900 // len(steps))), CELL[1]
-    side = max(render._text(render._shortened(name, NAME, render.LABEL), render.LABEL).shape[1] for name in rows) + 2 * render.GAP
-    width = max(side + wide * len(steps), render._bar_width(unit_label), 520)
-    heading, below = render._paragraph(title, width, render.TITLE), render._paragraph(note, width, render.SMALL)
-    top = render.MARGIN + len(heading) + render.GAP
+    side = max(ink.words(ink.shortened(name, NAME, ink.LABEL), ink.LABEL).shape[1] for name in rows) + 2 * ink.GAP
+    width = max(side + wide * len(steps), ink.bar_width(unit_label), 520)
+    heading, below = ink.paragraph(title, width, ink.TITLE), ink.paragraph(note, width, ink.SMALL)
+    top = ink.MARGIN + len(heading) + ink.GAP
     foot = top + tall * len(rows)
-    under = foot + render._line(render.SMALL) + 2 * render.GAP
-    page = render._blank(under + render._bar_height() + render.GAP + len(below) + render.MARGIN, width + 2 * render.MARGIN)
-    render._stamp(page, heading, render.MARGIN, render.MARGIN)
-    left = render.MARGIN + side
-    levels = render.sequential(values.T, limit).repeat(tall, axis=0).repeat(wide, axis=1)
-    page[top - 1 : foot + 1, left - 1 : left + levels.shape[1] + 1] = render._FRAME
+    under = foot + ink.line_height(ink.SMALL) + 2 * ink.GAP
+    page = ink.blank(under + ink.bar_height() + ink.GAP + len(below) + ink.MARGIN, width + 2 * ink.MARGIN)
+    ink.stamp(page, heading, ink.MARGIN, ink.MARGIN)
+    left = ink.MARGIN + side
+    levels = sequential(values.T, limit).repeat(tall, axis=0).repeat(wide, axis=1)
+    page[top - 1 : foot + 1, left - 1 : left + levels.shape[1] + 1] = FRAME
     page[top:foot, left : left + levels.shape[1]] = levels
     for row, name in enumerate(rows):
-        y = top + row * tall + (tall - render._line(render.LABEL)) // 2
-        render._stamp(page, render._text(render._shortened(name, NAME, render.LABEL), render.LABEL), y, render.MARGIN)
+        y = top + row * tall + (tall - ink.line_height(ink.LABEL)) // 2
+        ink.stamp(page, ink.words(ink.shortened(name, NAME, ink.LABEL), ink.LABEL), y, ink.MARGIN)
     for step, row in np.argwhere(marked).tolist():
         y, x = top + row * tall + tall // 2, left + step * wide + wide // 2
         radius = min(3, max(wide // 2 - 1, 0))
-        page[y - radius - 1 : y + radius + 2, x - radius - 1 : x + radius + 2] = render._PAPER  # seen on dark cells too
-        page[y - radius : y + radius + 1, x - radius : x + radius + 1] = render._INK + 15
+        page[y - radius - 1 : y + radius + 2, x - radius - 1 : x + radius + 2] = PAPER  # seen on dark cells too
+        page[y - radius : y + radius + 1, x - radius : x + radius + 1] = INK + 15
     free = 0
     for step, number in enumerate(steps):
-        label = render._text(str(number), render.SMALL)
+        label = ink.words(str(number), ink.SMALL)
         x = left + step * wide + (wide - label.shape[1]) // 2
         if x >= free:
-            render._stamp(page, label, foot + 2, max(x, 0))
-            free = x + label.shape[1] + render.GAP
-    render._colour_bar(page, under, ("0", "", render._number(limit)), unit_label)
-    render._stamp(page, below, under + render._bar_height() + render.GAP, render.MARGIN)
-    return render._coloured(page, render.SEQUENTIAL)
+            ink.stamp(page, label, foot + 2, max(x, 0))
+            free = x + label.shape[1] + ink.GAP
+    ink.colour_bar(page, under, ("0", "", ink.number(limit)), unit_label)
+    ink.stamp(page, below, under + ink.bar_height() + ink.GAP, ink.MARGIN)
+    return ink.coloured(page, SEQUENTIAL)
 
 
 def gallery(images: Float64, captions: Sequence[str], title: str, note: str = "") -> UInt8:
@@ -159,22 +160,22 @@ def gallery(images: Float64, captions: Sequence[str], title: str, note: str = ""
     factor = max(1, round(TILE * step / max(images.shape[1:3])))
     pictures = np.broadcast_to(shades[:, ::step, ::step], (*shades[:, ::step, ::step].shape[:3], 3)).repeat(factor, axis=1).repeat(factor, axis=2)
     tall, wide = pictures.shape[1:3]
-    slot = max(wide, 88) + 2 * render.GAP
+    slot = max(wide, 88) + 2 * ink.GAP
     columns = min(8, len(images))
     width = max(columns * slot, 420)
-    heading, below = render._paragraph(title, width, render.TITLE), render._paragraph(note, width, render.SMALL)
-    written = [render._paragraph(caption, slot - render.GAP, render.SMALL) for caption in captions]
-    pitch = tall + max(len(one) for one in written) + 2 * render.GAP
-    top = render.MARGIN + len(heading) + render.GAP
+    heading, below = ink.paragraph(title, width, ink.TITLE), ink.paragraph(note, width, ink.SMALL)
+    written = [ink.paragraph(caption, slot - ink.GAP, ink.SMALL) for caption in captions]
+    pitch = tall + max(len(one) for one in written) + 2 * ink.GAP
+    top = ink.MARGIN + len(heading) + ink.GAP
     foot = top + -(-len(images) // columns) * pitch
-    page = render._blank(foot + len(below) + render.MARGIN, width + 2 * render.MARGIN)
-    render._stamp(page, heading, render.MARGIN, render.MARGIN)
-    render._stamp(page, below, foot, render.MARGIN)
-    places = [(top + i // columns * pitch, render.MARGIN + i % columns * slot) for i in range(len(images))]
+    page = ink.blank(foot + len(below) + ink.MARGIN, width + 2 * ink.MARGIN)
+    ink.stamp(page, heading, ink.MARGIN, ink.MARGIN)
+    ink.stamp(page, below, foot, ink.MARGIN)
+    places = [(top + i // columns * pitch, ink.MARGIN + i % columns * slot) for i in range(len(images))]
     for (y, x), caption in zip(places, written):
-        page[y - 1 : y + tall + 1, x - 1 : x + wide + 1] = render._FRAME
-        render._stamp(page, caption, y + tall + 2, x)
-    picture = render._coloured(page, render.SEQUENTIAL)
+        page[y - 1 : y + tall + 1, x - 1 : x + wide + 1] = FRAME
+        ink.stamp(page, caption, y + tall + 2, x)
+    picture = ink.coloured(page, SEQUENTIAL)
     for (y, x), shown in zip(places, pictures):
         picture[y : y + tall, x : x + wide] = shown
     return picture
