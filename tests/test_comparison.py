@@ -338,7 +338,7 @@ def test_the_docs_do_what_they_say(own_place: Path, tmp_path: Path, monkeypatch:
     sweep, again = COMMANDS
     run_ids = [run_id for run_id in run(f"{sweep} {short}") if netlapse.load(run_id).findings.get("similarity")]  # without the sweep's own
     assert len(run_ids) == 3
-    (older,) = run(f"./run train seed=4 probe.seed=0 {short}")
+    (older,) = run(f"./run train seed=4 {short}")
     run(again, RUN=older)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"run_ids": [*run_ids, older]}
