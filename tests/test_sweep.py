@@ -23,6 +23,7 @@ import netlapse
 from netlapse import multirun, sweep
 from netlapse.recording import Recording
 from netlapse.sweep import BY_ITSELF, Child, Sweep, children_table, failed_table, job_key
+from netlapse.tracking.folder import read, read_manifest
 from tests.sweep_jobs import OVERRIDES, STEPS, found
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +98,62 @@ def assert_whole(home: Path, run: Run) -> None:
 # ------------------------------------------------------------------------------------------------------------ launchers
 
 
+@pytest.mark.parametrize(("launcher", "other"), [("basic", "joblib"), ("joblib", "basic"), ("submitit_local", "basic"), ("ray", "basic")])
+def test_a_failed_job_leaves_the_others_running_and_is_all_that_is_run_again(launcher: str, other: str, own_place: Path) -> None:
+    first = swept(own_place, "seed=0,1,2,3", *LAUNCHERS[launcher], fates={1: "fails"})
+    assert first.returncode == 1, first.stdout + first.stderr
+    parent, children = family(own_place)
+    assert parent.info.status == "FAILED"
+    assert {seed_of(run): run.info.status for run in children} == {0: "FINISHED", 1: "FAILED", 2: "FINISHED", 3: "FINISHED"}
+    (failed,) = [run for run in children if run.info.status == "FAILED"]
+    (row,) = table(own_place, parent, "failed")
+    assert (row["run"], row["why"].splitlines()[0]) == (failed.info.run_id, "LookupError: no luck with seed 1")
+    assert "seed=1" in row["overrides"].split()
+    traceback = Path(client(own_place).download_artifacts(failed.info.run_id, row["traceback"])).read_text()
+    assert "in fit" in traceback
+    assert f"failed: seed=1: LookupError: no luck with seed 1 (run {failed.info.run_id})" in first.stdout
+    rows = table(own_place, parent, "children")
+    assert {row["run"]: (int(row["seed"]), row["state"]) for row in rows} == {run.info.run_id: (seed_of(run), run.info.status) for run in children}
+    assert {int(row["seed"]): row["training/val_accuracy"] for row in rows} == {0: 0.05, 1: 1.02, 2: 2.05, 3: 3.05}
+    assert all(row["seconds"] > 0 for row in rows)
+
+    # The words may stand in another order, and the jobs run elsewhere.
+    again = swept(own_place, f"resume={parent.info.run_id}", *LAUNCHERS[other], "seed=0,1,2,3")
+    assert again.returncode == 0, again.stdout + again.stderr
+    same, more = family(own_place)
+    assert (same.info.run_id, same.info.status) == (parent.info.run_id, "FINISHED")
+    (new,) = [run for run in more if run.info.run_id not in {run.info.run_id for run in children}]
+    assert (seed_of(new), new.info.status) == (1, "FINISHED")
+    assert table(own_place, same, "failed") == []
+    if other == "basic":
+        assert again.stdout.count("Skipped, as it is finished: seed=") == 3
+    for run in more:
+        if run.info.status == "FINISHED":
+            assert_whole(own_place, run)
+
+    if launcher == "basic":
+        last = swept(own_place, "seed=0,1,2,3", f"resume={parent.info.run_id}", fates=dict.fromkeys(range(4), "fails"))
+        assert last.returncode == 0, last.stdout + last.stderr
+        assert "all 4 jobs of sweep" in last.stdout
+        assert len(family(own_place)[1]) == 5
+        assert family(own_place)[0].info.status == "FINISHED"
+
+
+def test_a_job_killed_outright_has_failed_and_those_it_took_with_it_are_told_of(own_place: Path) -> None:
+    done = swept(own_place, "seed=0,1,2,3", *LAUNCHERS["joblib"], fates={0: "killed", 1: "waits"})
+    assert done.returncode == 1, done.stdout + done.stderr
+    parent, children = family(own_place)
+    assert parent.info.status == "FAILED"
+    killed = next(run for run in children if seed_of(run) == 0)
+    assert killed.info.status == "FAILED"
+    assert len(netlapse.load(killed.info.run_id).steps) == 3  # what it had found is uploaded
+    failed = table(own_place, parent, "failed")
+    rows = {word: row for row in failed for word in row["overrides"].split() if word.startswith("seed=")}
+    assert rows["seed=0"]["why"] == BY_ITSELF
+    assert (rows["seed=3"]["state"], rows["seed=3"]["run"]) == ("not started", "")
+    assert "TerminatedWorkerError" in rows["seed=3"]["why"]
+
+
 def test_an_interrupted_sweep_is_killed_and_not_failed(own_place: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), "-m", *OVERRIDES, "seed=0,1"]
     process = subprocess.Popen(
@@ -115,6 +172,22 @@ def test_an_interrupted_sweep_is_killed_and_not_failed(own_place: Path) -> None:
     parent, children = family(own_place)
     assert [parent.info.status, *(run.info.status for run in children)] == ["KILLED", "KILLED"]
     assert [row["state"] for row in table(own_place, parent, "failed")] == ["KILLED", "not started"]
+
+
+def test_a_sweep_into_a_folder_has_a_folder_per_job_and_goes_on_there(own_place: Path) -> None:
+    place = own_place / "sweep"
+    words = ["seed=0,1", "tracker=folder", f"tracker.folder={place}"]
+    assert swept(own_place, *words, fates={1: "fails"}).returncode == 1
+    assert read_manifest(place)["failed"] is True
+    records = sorted(path.parent for path in place.glob("*/manifest.json"))
+    assert [(record.name.rpartition("-")[0], read_manifest(record)["failed"]) for record in records] == [("seed-0", False), ("seed-1", True)]
+    assert swept(own_place, *words).returncode == 1  # it is not begun anew there
+    again = swept(own_place, *words, f"resume={place}")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert read_manifest(place)["failed"] is False
+    more = sorted(path.parent for path in place.glob("*/manifest.json"))
+    assert [read(record).steps for record in more] == [tuple(range(STEPS)), (0, 1, 2), tuple(range(STEPS))]
+    assert json.loads((place / "failed.json").read_text())["data"] == []
 
 
 # ------------------------------------------------------------------------------------------------ objective and summary
