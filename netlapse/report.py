@@ -80,6 +80,7 @@ _SCRIPTS = (
     "chosen.js",
     "happened.js",
     "curves.js",
+    "bar.js",
     "page.js",
 )
 _FACTS = ("title", "model", "data", "created", "command", "step_unit", "class_names", "probe", "versions", "run_id", "failures", "stopped")
@@ -133,14 +134,19 @@ def _check_probe(recording: Recording, probe: ProbeSet | None) -> None:
 
 
 def _drawn(document: Mapping[str, Json]) -> str:
-    parts = {
-        "title": html.escape(str(cast("Mapping[str, Json]", document["manifest"]).get("title") or "netlapse time-lapse")),
-        "style": (_FOLDER / "page.css").read_text(encoding="utf-8"),
-        "recording": _json(document),
-        "script": "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS),
-    }
+    title = str(cast("Mapping[str, Json]", document["manifest"]).get("title") or "netlapse time-lapse")
+    return assembled(document, title, _SCRIPTS)
+
+
+def assembled(document: Json, title: str, scripts: Sequence[str], template: str = "page.html", styles: Sequence[str] = ("page.css",)) -> str:
+    """A template of `netlapse/page` with a document of numbers, styles and scripts in it: one file that needs no other."""
+
+    def joined(names: Sequence[str]) -> str:
+        return "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in names)
+
+    parts = {"title": html.escape(title), "style": joined(styles), "recording": as_json(document), "script": joined(scripts)}
     # One pass, so that a placeholder in someone's title is text and not a placeholder.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], (_FOLDER / "page.html").read_text(encoding="utf-8"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], (_FOLDER / template).read_text(encoding="utf-8"))
 
 
 def _without(document: Mapping[str, Json], key: str) -> bool:
@@ -153,7 +159,7 @@ def _without(document: Mapping[str, Json], key: str) -> bool:
 
 
 def _document(recording: Recording, probe: ProbeSet | None) -> dict[str, Json]:
-    geometries = _Geometries()
+    geometries = Geometries()
     profiles, inputs = _profiles(recording, geometries)
     responding = responses(recording, profiles["layers"], inputs, probe)
     for layer in profiles["layers"]:
@@ -192,7 +198,7 @@ class _Profiles(TypedDict):
     layers: list[dict[str, Json]]
 
 
-def _profiles(recording: Recording, geometries: _Geometries) -> tuple[_Profiles, Inputs]:
+def _profiles(recording: Recording, geometries: Geometries) -> tuple[_Profiles, Inputs]:
     """Groups with their counts, the layouts there are to choose from, every layer's numbers and places, and the inputs they name."""
     found = {step: findings for step, findings in sorted(recording.findings.get("nap", {}).items()) if "groups" in findings.arrays}
     names: list[str] = []
@@ -271,7 +277,7 @@ def _layer(
     names: Sequence[str],
     description: Mapping[str, Json],
     analyses: Sequence[str],
-    geometries: _Geometries,
+    geometries: Geometries,
     inputs: Inputs,
 ) -> dict[str, Json]:
     name = str(description["name"])
@@ -367,7 +373,7 @@ def _clustered(values: Float64) -> Json:
 
 
 def _layouts(
-    recording: Recording, name: str, units: int, analyses: Sequence[str], geometries: _Geometries, found: Mapping[int, Findings]
+    recording: Recording, name: str, units: int, analyses: Sequence[str], geometries: Geometries, found: Mapping[int, Findings]
 ) -> dict[str, Json]:
     """The layer's distinct layouts, and for each analysis which of them holds at each step, and why none does if so."""
     layouts: list[Json] = []
@@ -394,7 +400,7 @@ def _layouts(
     return {"layouts": layouts, "laid_out": laid_out}
 
 
-class _Geometries:
+class Geometries:
     """The distinct sets of places units sit at, each triangulated once, in order of first use."""
 
     def __init__(self) -> None:
@@ -436,7 +442,7 @@ def _triangles(points: Float64) -> Int64:
 # --------------------------------------------------------------------------------------------------------- encoding
 
 
-def _json(document: Json) -> str:
+def as_json(document: Json) -> str:
     """JSON that is inert inside a script element, whatever the names in it."""
     text = json.dumps(_finite(document), default=str, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
