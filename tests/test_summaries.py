@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import f_oneway, kstest, spearmanr
 
 from netlapse.comparison import maps_of_runs, places_of_runs, run_similarity, saliency_similarity
 from netlapse.matching import by_index
+from netlapse.recording import Recording
 from netlapse.render.runboard import storyboard_of_runs
+from netlapse.summaries.association import ETA, SPEARMAN, associations, eta_squared, ranked
 from netlapse.summaries.likeness import alike, explained, likeness
 from netlapse.summaries.page import page_of_sweep
 from netlapse.summaries.runs import layers_of, parameters, runs_of
@@ -20,7 +24,7 @@ from netlapse.summaries.shared import shared
 from netlapse.summaries.storyboards import MOST_RUNS, NOTICE, RESOLUTION, storyboard, storyboards
 from netlapse.sweep import Child
 from netlapse.tracking.folder import FolderTracker
-from netlapse.types import Int64
+from netlapse.types import Findings, Int64
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sweep_recordings import child, recorded_run, sweep_of
@@ -175,7 +179,96 @@ def test_runs_of_other_inputs_have_no_likeness() -> None:
 @pytest.mark.parametrize("children", [[], [child("seed=1", None, state="FAILED")], [child("seed=1", recorded_run())]])
 def test_of_fewer_than_two_runs_there_is_nothing_to_compare_and_nothing_fails(children: list[Child], tmp_path: Path) -> None:
     tracker = FolderTracker(tmp_path)
-    for summary in (storyboards, likeness, page_of_sweep):
+    for summary in (storyboards, likeness, associations, page_of_sweep):
         summary(tracker, sweep_of(*children))
     assert not list(tmp_path.rglob("*.png"))
     assert (tmp_path / "sweep.html").is_file() == (len(children) == 1 and children[0].state == "FINISHED")
+
+
+# ------------------------------------------------------------------------------------------- parameters beside metrics
+
+
+def test_eta_squared_is_what_it_is_by_hand() -> None:
+    # Means 2 and 5 about 3.5: between 6 * 1.5^2 = 13.5; within (1 + 0 + 1) * 2 = 4.
+    assert eta_squared(np.array([0, 0, 0, 1, 1, 1]), np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])) == pytest.approx(13.5 / 17.5, abs=1e-12)
+    # Groups of other sizes: 1 and 4, 4, 4, 7 about 4: between 9 + 4 * 0.5625 = 11.25 about the mean 4.
+    labels, values = np.array([0, 1, 1, 1, 1]), np.array([1.0, 4.0, 4.0, 4.0, 7.0])
+    assert eta_squared(labels, values) == pytest.approx((9 + 4 * 0.75**2) / 18, abs=1e-12)
+
+
+def test_eta_squared_is_that_of_the_one_way_analysis_of_variance() -> None:
+    rng = np.random.default_rng(0)
+    labels, values = rng.integers(0, 4, 30), rng.normal(size=30)
+    f = f_oneway(*(values[labels == group] for group in range(4))).statistic
+    assert eta_squared(labels, values) == pytest.approx(f * 3 / (f * 3 + 26), rel=1e-12)
+
+
+@pytest.mark.parametrize(("labels", "values"), [([0, 0, 0], [1, 2, 3]), ([0, 1, 2], [1, 2, 3]), ([0, 0, 1], [2, 2, 2])])
+def test_eta_squared_is_not_defined_without_two_groups_one_of_several_or_for_what_does_not_vary(labels: list[int], values: list[int]) -> None:
+    assert np.isnan(eta_squared(np.array(labels), np.array(values, float)))
+
+
+def test_of_numbers_it_is_the_rank_correlation_but_not_of_seeds() -> None:
+    rng = np.random.default_rng(1)
+    rate, metric = [0.1, 0.01, 1.0, 0.01, 0.1, 10.0], rng.normal(size=6)
+    found = {one.parameter: one for one in ranked({"rate": list(map(str, rate)), "seed": ["1", "2", "3", "1", "2", "3"]}, {"m": metric})}
+    assert found["rate"].measure == SPEARMAN
+    assert found["rate"].strength == pytest.approx(abs(spearmanr(rate, metric).statistic), abs=1e-12)
+    assert found["seed"].measure == ETA
+    assert found["seed"].strength == pytest.approx(eta_squared(np.array([0, 1, 2, 0, 1, 2]), metric), abs=1e-12)
+
+
+def test_a_metric_that_is_a_function_of_a_parameter_ranks_first_also_beside_parameters_of_many_values() -> None:
+    rng = np.random.default_rng(2)
+    layout = ["flas", "umap"] * 12
+    given = {"seed": [str(n // 2) for n in range(24)], "layout": layout, "rate": [str(n) for n in rng.permutation(24)]}
+    metrics = {f"noise/{n}": rng.normal(size=24) for n in range(20)} | {"inside": np.where(np.array(layout) == "flas", 1.0, 3.0)}
+    first, second, *_ = ranked(given, metrics)
+    assert (first.parameter, first.metric, first.measure, first.strength) == ("layout", "inside", ETA, pytest.approx(1.0))
+    assert first.p <= 0.002 < 0.05 < second.p
+    rising = ranked(given, metrics | {"inside": np.exp([float(value) / 9 for value in given["rate"]])})
+    assert (rising[0].parameter, rising[0].metric, rising[0].measure, rising[0].strength) == ("rate", "inside", SPEARMAN, pytest.approx(1.0))
+
+
+def test_the_smallest_p_of_a_table_of_chance_is_uniform() -> None:
+    smallest = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        given = {"a": ["x", "y", "z", "w"] * 4, "b": [str(value) for value in rng.permutation(16)], "c": ["0", "1"] * 8}
+        shared_part = rng.normal(size=16)
+        metrics = {f"m{n}": rng.normal(size=16) + shared_part for n in range(5)} | {"half": np.where(np.arange(16) < 9, rng.normal(size=16), np.nan)}
+        smallest.append(ranked(given, metrics, permutations=99, seed=seed)[0].p)
+    assert kstest(smallest, "uniform").pvalue > 0.01
+    assert 0.01 <= np.mean(np.array(smallest) <= 0.05) <= 0.1
+
+
+def test_what_is_not_defined_comes_last_and_is_no_number() -> None:
+    given = {"one": ["a"] * 4, "two": ["a", "a", "b", "b"]}
+    found = ranked(given, {"m": np.array([1.0, 2.0, 5.0, 7.0]), "same": np.ones(4), "rare": np.array([1.0, np.nan, 2.0, np.nan])})
+    assert [(one.parameter, one.metric) for one in found if one.strength == one.strength] == [("two", "m")]
+    assert all(np.isnan(one.p) for one in found[1:])
+    assert {one.metric: one.runs for one in found} == {"m": 4, "same": 4, "rare": 2}
+    with pytest.raises(ValueError, match=r"\[3, 4\] runs"):
+        ranked(given, {"m": np.zeros(3)})
+
+
+def test_the_table_of_a_sweep_has_the_last_value_of_every_metric_of_the_inside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    children = [child(f"layout={layout} seed={seed}", _valued(seed, layout == "umap")) for layout in ("flas", "umap") for seed in range(1, 6)]
+    children.append(child("layout=umap seed=9", _valued(9, False), state="FAILED"))
+    associations(FolderTracker(tmp_path), sweep_of(*children))
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "parameters.csv").read_text())))
+    assert (rows[0]["parameter"], rows[0]["metric"], float(rows[0]["strength"]), rows[0]["runs"]) == (
+        "layout",
+        "nap/inside/fc1",
+        pytest.approx(1.0),
+        "10",
+    )
+    assert {row["metric"] for row in rows} == {"nap/inside/fc1", "nap/noise/fc1"}
+    assert json.loads((tmp_path / "parameters.json").read_text())["columns"][:2] == ["parameter", "metric"]
+    assert "layout: nap/inside/fc1: eta squared 1.00, p = 0.0" in capsys.readouterr().out
+
+
+def _valued(seed: int, umap: bool) -> Recording:
+    noise = np.random.default_rng(seed + 50 * umap).normal()
+    last = {"nap/inside/fc1": float(umap), "nap/noise/fc1": noise, "cost/nap": noise, "layout/trustworthiness_null/fc1": noise}
+    return Recording({}, {"nap": {0: Findings({}, {"nap/inside/fc1": noise}), 1: Findings({}, last)}})
