@@ -285,7 +285,7 @@ def test_what_a_runs_config_calls_is_called_only_if_it_is_ours_or_vouched_for(re
     before = files(record)
     for planted in (
         text.replace("_target_: ${framework.models}.cnn", f"_target_: subprocess.getoutput\n  cmd: touch {proof}"),
-        text.replace("_target_: ${framework.models}.cnn", f"_target_: netlapse.cli.sys.modules.os.system\n  command: touch {proof}"),
+        text.replace("_target_: ${framework.models}.cnn", f"_target_: netlapse.sweep.os.system\n  command: touch {proof}"),
         text.replace("path: netlapse.probe.by_label", "path: os.system"),
         text.replace("path: netlapse.probe.by_label", "_args_: [os.system]"),
         text + f"analyses:\n  nap:\n    _target_: subprocess.getoutput\n    cmd: touch {proof}\n" if "\nanalyses:" not in text else text.replace(
