@@ -20,7 +20,7 @@ from netlapse.types import Array, Float64, Int64
 
 
 class AdaptiveBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Batches of n of n inputs, drawn with replacement by weights that change from epoch to epoch.
+    """Batches of n of n inputs, drawn by weights that change from epoch to epoch.
 
     inputs, labels  (n, ...) as the model takes them, and (n,), (n, 1) or one-hot (n, k) as its loss does: arrays, or what gives the rows
                     of an array of indices as they do, such as a memory map

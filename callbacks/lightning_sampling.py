@@ -26,7 +26,7 @@ Features = list[tuple[Float32, Int64]]
 
 
 class AdaptiveSampler(DistributedSampler[Any]):
-    """Draws n of n inputs with replacement by weights that change from epoch to epoch; every process its share of one draw.
+    """Draws n of n inputs by weights that change from epoch to epoch; every process its share of one draw.
 
     Of the kind that Lightning takes as sharded already, and whose epoch it sets. `weights` (n,) are even until `AdaptiveSampling` sets
     them. Epoch e draws by the seed (seed, e), whatever the processes; each yields ceil(n / processes) indices.

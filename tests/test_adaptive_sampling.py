@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from netlapse.analysis.fairness import effective_sample_size, sampling_weights
 from netlapse.analysis.fairness.sampling import last_hidden
 from netlapse.backends.torch import TorchNetwork
+from netlapse.callbacks import sampling
 from netlapse.callbacks.lightning_sampling import AdaptiveSampler, AdaptiveSampling
 from netlapse.types import Float64
 
@@ -90,7 +91,7 @@ def fitted(
 
 def drawn(weights: Float64, epoch: int, processes: int = 1) -> list[int]:
     total = -(-N // processes) * processes
-    found: list[int] = np.random.default_rng([3, epoch]).choice(N, total, p=weights / weights.sum()).tolist()
+    found: list[int] = sampling.drawn(weights, total, seed=3, epoch=epoch).tolist()
     return found
 
 

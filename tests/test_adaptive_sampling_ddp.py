@@ -16,6 +16,7 @@ import torch
 
 from netlapse.analysis.fairness import sampling_weights
 from netlapse.backends.torch import TorchNetwork
+from netlapse.callbacks import sampling
 from tests.ddp_sampling import BATCH, N, Noted
 from tests.training import Lit
 
@@ -49,7 +50,7 @@ def epochs(process: dict[int, dict[str, Any]]) -> list[int]:
 
 def drawn(weights: list[float], epoch: int, processes: int) -> list[int]:
     total = -(-N // processes) * processes
-    found: list[int] = np.random.default_rng([3, epoch]).choice(N, total, p=np.array(weights) / np.sum(weights)).tolist()
+    found: list[int] = sampling.drawn(np.array(weights), total, seed=3, epoch=epoch).tolist()
     return found
 
 

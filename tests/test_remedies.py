@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from netlapse.analysis.fairness import effective_sample_size, sampling_weights
 from netlapse.backends.torch import TorchNetwork
+from netlapse.callbacks import sampling
 from netlapse.data import Dataset
 from netlapse.training import remedies
 from netlapse.training.lightning import Classifier, GroupDROClassifier, fit, seed_everything, wrong_of
@@ -75,7 +76,7 @@ def fitted(remedy: Remedy | None, *, given: Dataset | None = None, epochs: int =
 
 
 def drawn(weights: np.ndarray[Any, Any], epoch: int, seed: int = 0) -> list[int]:
-    found: list[int] = np.random.default_rng([seed, epoch]).choice(N, N, p=weights / weights.sum()).tolist()
+    found: list[int] = sampling.drawn(weights, N, seed=seed, epoch=epoch).tolist()
     return found
 
 

@@ -37,7 +37,7 @@ def sampling_weights(
     alpha: float = 1e-3,
     target_ess: float | None = None,
 ) -> Float64:
-    """(n,) the probability of each input in a draw with replacement, summing to 1: the more, the rarer its features in its class.
+    """(n,) the share of each input in a draw, summing to 1: the more, the rarer its features in its class.
 
     features    (n, d), such as activations of a layer, or the means of a VAE's latent variables
     classes     (n,) integers; each class keeps its share of the draw, and only what is within it changes

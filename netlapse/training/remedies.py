@@ -60,7 +60,7 @@ class _ByGroup:
 
 @dataclass(frozen=True)
 class GroupBalanced(_ByGroup):
-    """Every group has the same share of the draw, with replacement."""
+    """Every group has the same share of the draw."""
 
 
 @dataclass(frozen=True)
