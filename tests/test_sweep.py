@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -193,6 +194,17 @@ def test_a_sweep_into_a_folder_has_a_folder_per_job_and_goes_on_there(own_place:
 # ------------------------------------------------------------------------------------------------ objective and summary
 
 
+def test_optuna_is_told_the_last_value_of_the_objective(own_place: Path) -> None:
+    words = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", "seed=choice(2,1,3)"]
+    done = swept(own_place, *words, "hydra.sweeper.direction=maximize", "objective=training/val_accuracy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    parent, children = family(own_place)
+    assert parent.info.status == "FINISHED"
+    assert sorted(map(seed_of, children)) == [1, 2, 3]  # of a grid, each point once
+    best = yaml.safe_load((own_place / "sweeps" / "optimization_results.yaml").read_text())
+    assert best == {"name": "optuna", "best_params": {"seed": 3}, "best_value": 3 + (STEPS - 1) / 100}
+
+
 def test_an_objective_that_was_not_recorded_fails_the_job_and_names_those_there_are(own_place: Path) -> None:
     done = swept(own_place, "seed=0,1", "objective=fairness/gap")
     assert done.returncode == 1
@@ -200,6 +212,28 @@ def test_an_objective_that_was_not_recorded_fails_the_job_and_names_those_there_
     assert {run.info.status for run in children} == {"FAILED"}
     expected = "ValueError: objective is 'fairness/gap', and this run recorded no such metric; it has ['nap/sparsity/a', 'training/val_accuracy']"
     assert [row["why"] for row in table(own_place, parent, "failed")] == [expected] * 2
+
+
+def test_a_summary_is_given_the_parent_and_the_recordings_and_one_that_fails_changes_no_state(own_place: Path) -> None:
+    summaries = [f"+summaries.{name}={{_target_: tests.sweep_jobs.{name}, _partial_: true}}" for name in ("broken", "told")]
+    done = swept(own_place, "seed=0,1", *summaries, fates={1: "fails"})
+    parent, children = family(own_place)
+    assert parent.data.tags["netlapse.failure.summary broken"] == "LookupError: no luck with the summary"
+    assert "summary 'broken' of the sweep failed" in done.stderr
+    told = json.loads(Path(client(own_place).download_artifacts(parent.info.run_id, "told.json")).read_text())
+    assert told["parent"] == parent.info.run_id
+    assert [(run, state, steps) for run, _, state, steps in told["children"]] == [
+        (children[0].info.run_id, "FINISHED", list(range(STEPS))),
+        (children[1].info.run_id, "FAILED", [0, 1, 2]),
+    ]
+    assert [f"seed={seed}" in words for seed, (_, words, _, _) in enumerate(told["children"])] == [True, True]
+
+    again = swept(own_place, "seed=0,1", *summaries, f"resume={parent.info.run_id}")
+    assert again.returncode == 0, again.stdout + again.stderr
+    parent, children = family(own_place)
+    assert parent.info.status == "FINISHED"
+    told = json.loads(Path(client(own_place).download_artifacts(parent.info.run_id, "told.json")).read_text())
+    assert [child[2] for child in told["children"]] == ["FINISHED", "FAILED", "FINISHED"]
 
 
 # ------------------------------------------------------------------------------------------------------------- trainings
