@@ -15,8 +15,10 @@ from scipy.stats import f_oneway, kstest, spearmanr
 from netlapse.comparison import maps_of_runs, places_of_runs, run_similarity, saliency_similarity
 from netlapse.matching import by_index
 from netlapse.recording import Recording
+from netlapse.render.courses import HIGH, WIDE, courses, mean_and_spread
 from netlapse.render.runboard import storyboard_of_runs
 from netlapse.summaries.association import ETA, SPEARMAN, associations, eta_squared, ranked
+from netlapse.summaries.curves import MOST, curves, main_metrics
 from netlapse.summaries.likeness import alike, explained, likeness
 from netlapse.summaries.page import page_of_sweep
 from netlapse.summaries.runs import layers_of, parameters, runs_of
@@ -179,9 +181,9 @@ def test_runs_of_other_inputs_have_no_likeness() -> None:
 @pytest.mark.parametrize("children", [[], [child("seed=1", None, state="FAILED")], [child("seed=1", recorded_run())]])
 def test_of_fewer_than_two_runs_there_is_nothing_to_compare_and_nothing_fails(children: list[Child], tmp_path: Path) -> None:
     tracker = FolderTracker(tmp_path)
-    for summary in (storyboards, likeness, associations, page_of_sweep):
+    for summary in (storyboards, likeness, associations, page_of_sweep, curves):
         summary(tracker, sweep_of(*children))
-    assert not list(tmp_path.rglob("*.png"))
+    assert not [path for path in tmp_path.rglob("*.png") if path.parent.name != "curves"]
     assert (tmp_path / "sweep.html").is_file() == (len(children) == 1 and children[0].state == "FINISHED")
 
 
@@ -272,3 +274,65 @@ def _valued(seed: int, umap: bool) -> Recording:
     noise = np.random.default_rng(seed + 50 * umap).normal()
     last = {"nap/inside/fc1": float(umap), "nap/noise/fc1": noise, "cost/nap": noise, "layout/trustworthiness_null/fc1": noise}
     return Recording({}, {"nap": {0: Findings({}, {"nap/inside/fc1": noise}), 1: Findings({}, last)}})
+
+
+# --------------------------------------------------------------------------------------------------------------- curves
+
+
+def test_the_curves_of_a_sweep_are_every_value_of_every_run_and_the_mean_and_spread_of_the_main_ones(tmp_path: Path) -> None:
+    series = {1: [1.0, 2.0, 6.0], 2: [3.0, 2.0], 3: [8.0, float("nan"), 7.0]}
+    children = [child(f"seed={seed}", _course(values)) for seed, values in series.items()]
+    children.append(child("seed=4", _course([100.0]), state="FAILED"))
+    tracker = FolderTracker(tmp_path)
+    curves(tracker, sweep_of(*children))
+    rows = [row for row in csv.DictReader(io.StringIO((tmp_path / "curves.csv").read_text())) if row["metric"] == "training/loss"]
+    told = {(row["run"], int(row["step"])): float(row["value"]) for row in rows}
+    assert told == pytest.approx({(f"seed={s}", n): v for s, vs in {**series, 4: [100.0]}.items() for n, v in enumerate(vs)}, nan_ok=True)
+    scalars = tracker.recording().scalars
+    assert {*scalars} == {"mean/training/loss", "sd/training/loss"}  # cost is not of the network
+    np.testing.assert_allclose(scalars["mean/training/loss"].values, [4.0, 2.0, 6.5])
+    np.testing.assert_allclose(scalars["sd/training/loss"].values, [np.std([1, 3, 8], ddof=1), 0.0, np.std([6, 7], ddof=1)])
+    assert [path.parent.name for path in tmp_path.rglob("*.png")] == ["curves"]
+
+
+def _course(values: list[float]) -> Recording:
+    return Recording({}, {"training": {n: Findings({}, {"training/loss": v, "cost/nap": 1.0}) for n, v in enumerate(values)}})
+
+
+def test_a_spread_takes_two_runs() -> None:
+    mean, spread = mean_and_spread(np.array([[1.0, np.nan, np.nan], [4.0, 2.0, np.nan]]))
+    np.testing.assert_array_equal(mean, [2.5, 2.0, np.nan])
+    np.testing.assert_array_equal(spread, [np.std([1, 4], ddof=1), np.nan, np.nan])
+
+
+def test_of_a_deep_network_each_kind_of_metric_has_its_share_of_the_picture() -> None:
+    found = {f"nap/{kind}/layer{n}": 1.0 for kind in ("drift", "separability") for n in range(40)} | {"training/loss": 1.0}
+    runs = runs_of(sweep_of(*(child(f"seed={s}", Recording({}, {"nap": {0: Findings({}, found)}})) for s in (1, 2))))
+    shown = main_metrics(runs)
+    assert shown[0] == "training/loss"
+    assert [len([name for name in shown if kind in name]) for kind in ("separability", "drift")] == [MOST // 3, MOST // 3]
+    assert "nap/drift/layer39" in shown
+
+
+def test_the_lines_of_a_picture_of_curves_are_where_the_values_are() -> None:
+    steps = np.arange(5)
+    picture = courses({"rising": (steps, np.array([[0.0, 1.0, 2.0, 3.0, 4.0]] * 2))}, "title").astype(int)
+    blue = (np.abs(picture - [24, 60, 110]).max(axis=2) < 12).nonzero()
+    rows, columns = blue
+    assert np.corrcoef(rows, columns)[0, 1] < -0.999  # one straight line that rises
+    assert np.ptp(columns) > 0.9 * WIDE
+    assert np.ptp(rows) > 0.85 * HIGH
+    with pytest.raises(ValueError, match="no panels"):
+        courses({}, "title")
+    with pytest.raises(ValueError, match=r"steps \(5,\) and values \(2, 4\)"):
+        courses({"other": (steps, np.zeros((2, 4)))}, "title")
+
+
+def test_the_summaries_of_the_config_are_these(tmp_path: Path) -> None:
+    from hydra import compose, initialize_config_module
+    from hydra.utils import instantiate
+
+    with initialize_config_module("netlapse.conf", version_base=None):
+        asked, none = compose("train").summaries, compose("train", ["summaries=none"]).summaries
+    assert [instantiate(one).func for one in asked.values()] == [storyboards, likeness, curves, associations, page_of_sweep]
+    assert not none

@@ -67,7 +67,7 @@ def ranked(
 
     Raises ValueError for parameters and metrics of other numbers of runs.
     """
-    sizes = {len(values) for values in (*given.values(), *metrics.values())}
+    sizes = {len(words) for words in given.values()} | {len(values) for values in metrics.values()}
     if len(sizes) > 1:
         raise ValueError(f"ranked was given parameters and metrics of {sorted(sizes)} runs; expected one value for each of the same runs")
     keys = np.random.default_rng(seed).random((permutations + 1, max(sizes, default=0)))
