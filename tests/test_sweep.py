@@ -239,6 +239,20 @@ def test_a_summary_is_given_the_parent_and_the_recordings_and_one_that_fails_cha
 # ------------------------------------------------------------------------------------------------------------- trainings
 
 
+def test_jobs_of_two_processes_train_one_after_the_other_and_are_recorded_once(own_place: Path) -> None:
+    options = ["+trainer.options.accelerator=cpu", "+trainer.options.devices=2", "+trainer.options.strategy=ddp"]
+    small = ["data=digits", "model=mlp_tiny", "trainer.max_epochs=1", "trainer.progress=false", "probe.per_class=2", "analyses=profiles"]
+    done = swept(own_place, "seed=0,1", *small, "analyses.topomap.quality=false", *options, real=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    parent, children = family(own_place)
+    assert parent.info.status == "FINISHED"
+    assert sorted(map(seed_of, children)) == [0, 1]
+    for run in children:
+        assert netlapse.load(run.info.run_id).steps == (0, 1)
+        steps = {point.step for point in client(own_place).get_metric_history(run.info.run_id, "train_loss")}
+        assert steps == {-(-1437 // 128) - 1}  # half of the 1,437 inputs in batches of 64: two processes took them
+
+
 def test_reanalyses_side_by_side_tell_which_of_them_failed_and_why(own_place: Path) -> None:
     words = ["-m", f"run={own_place / 'a'},{own_place / 'b'}", "audit=true", f"checkpoints={own_place}"]
     done = subprocess.run(
