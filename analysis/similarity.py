@@ -77,7 +77,8 @@ def alignments(grams: Sequence[Float64], others: Sequence[Float64], *, debiased:
     if len(sizes) > 1:
         raise ValueError(f"alignments were asked of Gram matrices of shapes {sorted(sizes)}; expected (n, n), all of the same inputs")
     _check_inputs("alignments", next(iter(sizes))[0] if sizes else LEAST, debiased)
-    rows, columns = (np.stack([_direction(matrix, debiased) for matrix in side]) for side in (grams, others))
+    rows = np.stack([_direction(matrix, debiased) for matrix in grams])
+    columns = rows if others is grams else np.stack([_direction(matrix, debiased) for matrix in others])
     return np.clip(rows @ columns.T, -1, 1)
 
 

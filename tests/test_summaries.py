@@ -336,3 +336,11 @@ def test_the_summaries_of_the_config_are_these(tmp_path: Path) -> None:
         asked, none = compose("train").summaries, compose("train", ["summaries=none"]).summaries
     assert [instantiate(one).func for one in asked.values()] == [storyboards, likeness, curves, associations, page_of_sweep]
     assert not none
+
+
+def test_the_ground_about_a_mean_is_one_standard_deviation_to_each_side() -> None:
+    values = np.repeat(np.array([[0.0], [10.0], [5.0], [5.0], [5.0]]), 3, axis=1)
+    picture = courses({"flat": (np.arange(3), values)}, "title").astype(int)
+    ground = np.flatnonzero((np.abs(picture - [206, 221, 240]).max(axis=2) < 3).any(axis=1))
+    # Of the panel's height, less 5 pixels above and below, 10 stand for the lines from 0 to 10.
+    assert np.ptp(ground) == pytest.approx(2 * np.sqrt(50 / 4) / 10 * (HIGH - 10), abs=2)

@@ -197,7 +197,9 @@ function drawLikeness() {
     const cell = size <= 12 ? 80 : 1; // with room for numbers, or enlarged by the browser
     const canvas = make("canvas", { class: cell === 1 && "fine", width: size * cell, height: size * cell, role: "img", "aria-label": `CKA of ${size} runs` });
     paintLikeness(canvas.getContext("2d"), value, size, cell);
-    const names = known.members.map((member) => run.runs[member].name);
+    const written = known.members.map((member) => run.runs[member].name);
+    const numbered = Math.max(...written.map((name) => name.length)) > 8; // there is room for it in a row, not over a column
+    const names = numbered ? written.map((name, i) => `${i + 1} ${name}`) : written;
     const legible = size <= 20;
     root.replaceChildren(
       title,
@@ -208,7 +210,7 @@ function drawLikeness() {
         make("div", { class: "down" }, legible && names.map((name) => make("span", { title: name }, name))),
         canvas,
         make("div", {}),
-        make("div", { class: "across" }, legible && names.map((name) => make("span", { title: name }, name))),
+        make("div", { class: "across" }, legible && names.map((name, i) => make("span", { title: name }, numbered ? String(i + 1) : name))),
       ),
       colourBar(SEQUENTIAL, ["0", "0.5", "1"], "CKA", ["≤ 0", "1"]),
     );

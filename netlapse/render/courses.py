@@ -67,7 +67,9 @@ def mean_and_spread(values: Float64) -> tuple[Float64, Float64]:
 
 
 def _ends(values: Float64) -> tuple[float, float]:
-    finite = values[np.isfinite(values)]
+    mean, spread = mean_and_spread(values)
+    shown = np.concatenate([values.ravel(), mean - spread, mean + spread])
+    finite = shown[np.isfinite(shown)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 

@@ -16,7 +16,7 @@ from netlapse.summaries.shared import inputs_shown
 from netlapse.sweep import Sweep, as_csv
 from netlapse.types import Findings, Float64, Tracker
 
-MOST = 1000
+MOST = 500
 """Runs times steps: of more, so many steps are compared, evenly."""
 
 
