@@ -156,7 +156,7 @@ def _begun(config: DictConfig) -> Job | None:
     shown = scrubbed(" ".join(str(override.input_line) for override in swept_words))
     title = f"sweep: {config.name}" if config.name else f"sweep of {shown}, {time.strftime('%Y-%m-%d %H:%M:%S')}"
     summaries = {str(name): instantiate(summary) for name, summary in (config.summaries or {}).items()}
-    tracker, resumed = _tracker(config)
+    tracker, resumed = tracker_of(config)
     _record = Record.opened(tracker, jobs, title, " ".join(sys.argv), resumed=resumed, objective=config.objective, summaries=summaries)
     if jobs and all(sweep.job_key(job) in _record.done for job in jobs):
         print(f"netlapse: all {len(jobs)} jobs of sweep {_record.parent} are finished; nothing is run, and its summary made anew")
@@ -165,8 +165,11 @@ def _begun(config: DictConfig) -> Job | None:
     return Job(_record.parent, (), keys, _record.folder, _record.done)
 
 
-def _tracker(config: DictConfig) -> tuple[Any, bool]:
-    """The parent's tracker, and whether its record is gone on with."""
+def tracker_of(config: DictConfig) -> tuple[Any, bool]:
+    """The parent's tracker, and whether its record is gone on with.
+
+    Raises ValueError where the jobs would not share one folder, and where `resume` names another than the tracker's.
+    """
     resume = config.resume
     if "folder" not in config.tracker:
         return (instantiate(config.tracker), False) if resume is None else (instantiate(config.tracker, run_id=str(resume), own=True), True)

@@ -19,12 +19,15 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from omegaconf import OmegaConf
 
 import netlapse
 from netlapse import multirun, sweep
+from netlapse.cli import run_training
 from netlapse.recording import Recording
 from netlapse.sweep import BY_ITSELF, Child, Sweep, children_table, failed_table, job_key
-from netlapse.tracking.folder import read, read_manifest
+from netlapse.tracking.folder import FolderTracker, read, read_manifest
+from netlapse.tracking.sweep import Record
 from tests.sweep_jobs import OVERRIDES, STEPS, found
 
 ROOT = Path(__file__).parent.parent
@@ -182,7 +185,10 @@ def test_a_sweep_into_a_folder_has_a_folder_per_job_and_goes_on_there(own_place:
     assert read_manifest(place)["failed"] is True
     records = sorted(path.parent for path in place.glob("*/manifest.json"))
     assert [(record.name.rpartition("-")[0], read_manifest(record)["failed"]) for record in records] == [("seed-0", False), ("seed-1", True)]
-    assert swept(own_place, *words).returncode == 1  # it is not begun anew there
+    anew = swept(own_place, *words)
+    assert (anew.returncode, f"{place} holds a record already; go on with it, with resume={place}" in anew.stderr) == (1, True)
+    part = swept(own_place, "seed=0", *words[1:], f"resume={place}")  # nothing is left of what is asked for, and yet of the sweep
+    assert (part.returncode, read_manifest(place)["failed"]) == (0, True)
     again = swept(own_place, *words, f"resume={place}")
     assert again.returncode == 0, again.stdout + again.stderr
     assert read_manifest(place)["failed"] is False
@@ -203,6 +209,12 @@ def test_optuna_is_told_the_last_value_of_the_objective(own_place: Path) -> None
     assert sorted(map(seed_of, children)) == [1, 2, 3]  # of a grid, each point once
     best = yaml.safe_load((own_place / "sweeps" / "optimization_results.yaml").read_text())
     assert best == {"name": "optuna", "best_params": {"seed": 3}, "best_value": 3 + (STEPS - 1) / 100}
+
+    again = swept(own_place, *words, "hydra.sweeper.direction=minimize", "objective=training/val_accuracy", f"resume={parent.info.run_id}")
+    assert again.stdout.count("Skipped, as it is finished: seed=") == 3
+    assert len(family(own_place)[1]) == 3
+    best = yaml.safe_load((own_place / "sweeps" / "optimization_results.yaml").read_text())
+    assert best == {"name": "optuna", "best_params": {"seed": 1}, "best_value": 1 + (STEPS - 1) / 100}
 
 
 def test_an_objective_that_was_not_recorded_fails_the_job_and_names_those_there_are(own_place: Path) -> None:
@@ -331,3 +343,26 @@ def test_the_first_of_several_processes_keeps_the_record(name: str, monkeypatch:
     assert not sweep.follower()
     monkeypatch.setenv(name, "2")
     assert sweep.follower()
+
+
+def test_a_sweep_goes_on_only_in_the_record_of_a_sweep(tmp_path: Path) -> None:
+    FolderTracker(tmp_path).start({"title": "a training of its own"})
+    with pytest.raises(ValueError, match=f"resume={tmp_path} is no record of a sweep; name the parent of its runs"):
+        Record.opened(FolderTracker(tmp_path), [["seed=1"]], "t", "c", resumed=True)
+    with pytest.raises(ValueError, match=f"{tmp_path} holds a record already; go on with it, with resume={tmp_path}"):
+        Record.opened(FolderTracker(tmp_path), [["seed=1"]], "t", "c")
+    with pytest.raises(ValueError, match=r"resume=0123 goes on with a sweep; repeat the sweep's command, with -m"):
+        run_training(OmegaConf.create({"resume": "0123"}))
+
+
+@pytest.mark.parametrize(
+    ("folder", "resume", "said"),
+    [
+        ("${name}/x", None, r"tracker.folder is '\$\{name\}/x'; of a sweep it is one folder, .* name it without \$\{"),
+        ("/a/b", "/a/c", "resume=/a/c and tracker.folder=/a/b are not the same folder"),
+    ],
+)
+def test_the_jobs_of_a_sweep_share_one_folder(folder: str, resume: str | None, said: str) -> None:
+    config = {"name": "n", "resume": resume, "tracker": {"_target_": "netlapse.tracking.folder.FolderTracker", "folder": folder}}
+    with pytest.raises(ValueError, match=said):
+        multirun.tracker_of(OmegaConf.create(config))
