@@ -121,17 +121,28 @@ def test_runs_without_the_layer_or_that_did_not_finish_are_left_out_and_told_of(
     assert "layer conv1: model=a seed=3: it did not finish (failed)" in said
     assert "layer fc1: model=b seed=1, model=c seed=1: it has no layer 'fc1'" in said
     assert "layer any: model=c seed=1: it shares no layer with another run" in said
-    assert [runs[place].name for place in shared(runs, "conv1").members] == ["model=a seed=1", "model=a seed=2", "model=b seed=1"]
+    for found in (shared(runs, "conv1"), alike(runs, "conv1")):
+        assert [runs[place].name for place in found.members] == ["model=a seed=1", "model=a seed=2", "model=b seed=1"]
 
 
 def test_runs_that_were_shown_other_inputs_are_matched_by_profiles_where_they_are_many() -> None:
     others = [child(f"seed={seed}", recorded_run(seed, probe=str(seed) * 64)) for seed in (1, 2, 3)]
     found = shared(runs_of(sweep_of(*others)), "fc1")
     assert (found.by, found.members) == ("profiles", (0, 1, 2))
-    most = [*(child(f"seed={seed}", recorded_run(seed)) for seed in (1, 2)), others[2]]
+    most = [others[0], *(child(f"seed={seed}", recorded_run(seed)) for seed in (5, 6))]
     found = shared(runs_of(sweep_of(*most)), "fc1")
-    assert (found.by, found.members) == ("responses", (0, 1))
-    assert "inputs" in found.left_out[2]
+    assert (found.by, found.members) == ("responses", (1, 2))
+    assert "inputs" in found.left_out[0]
+    found = shared(runs_of(sweep_of(*most, *others[1:])), "fc1")  # two of five are no more than half
+    assert (found.by, found.members) == ("profiles", (0, 1, 2, 3, 4))
+
+
+def test_the_run_of_reference_is_the_one_most_like_the_others_and_said_to_be() -> None:
+    noises = (1.0, 0.8, 0.02, 0.9)
+    runs = runs_of(sweep_of(*(child(f"seed={seed}", recorded_run(seed, noise=noise)) for seed, noise in enumerate(noises))))
+    found = shared(runs, "fc1")
+    assert (found.reference, found.notes[2]) == (2, "the run most like the others")
+    assert all(note.startswith("correlation 0.") for place, note in enumerate(found.notes) if place != 2)
 
 
 def test_units_of_other_widths_are_matched_in_part() -> None:
@@ -230,6 +241,18 @@ def test_a_metric_that_is_a_function_of_a_parameter_ranks_first_also_beside_para
     assert first.p <= 0.002 < 0.05 < second.p
     rising = ranked(given, metrics | {"inside": np.exp([float(value) / 9 for value in given["rate"]])})
     assert (rising[0].parameter, rising[0].metric, rising[0].measure, rising[0].strength) == ("rate", "inside", SPEARMAN, pytest.approx(1.0))
+
+
+def test_a_parameter_that_explains_much_by_chance_hides_no_other() -> None:
+    rng = np.random.default_rng(4)
+    two = np.arange(24) % 2
+    metrics = {f"noise/{n}": rng.normal(size=24) for n in range(40)} | {"inside": two + rng.normal(size=24) * 0.35}
+    # Twelve seeds of two runs each explain half of any metric.
+    found = ranked({"seed": [str(n // 2) for n in range(24)], "layout": ["flas" if one else "umap" for one in two]}, metrics)
+    by_seed = [one.strength for one in found if one.parameter == "seed"]
+    assert (found[0].parameter, found[0].metric) == ("layout", "inside")
+    assert found[0].strength < max(by_seed)
+    assert found[0].p <= 0.02
 
 
 def test_the_smallest_p_of_a_table_of_chance_is_uniform() -> None:
