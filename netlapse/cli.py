@@ -68,6 +68,8 @@ def run_training(cfg: DictConfig) -> float | None:
     started, job = time.perf_counter(), sweep.current()
     if job is None and cfg.resume is not None:
         raise ValueError(f"resume={cfg.resume} goes on with a sweep; repeat the sweep's command, with -m, and add it")
+    if job is None and HydraConfig.initialized() and (varied := HydraConfig.get().sweeper.get("params")):
+        print(f"One run: with -m, experiment={HydraConfig.get().runtime.choices.get('experiment')} varies {', '.join(varied)}.", flush=True)
     if job is not None and (done := job.done.get(job.key)) is not None:
         print(f"Skipped, as it is finished: {job.name} (run {done.run})", flush=True)
         return done.objective

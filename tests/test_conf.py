@@ -47,9 +47,17 @@ REDUCED = {
     **dict.fromkeys(("layout_methods", "spread_evaluation", "layout_from_inputs"), MLP),
     **dict.fromkeys(("label_errors", "training_confusion"), WRONG),
     "training_errors": [*WRONG, "probe.per_class=20"],
+    "robustness": MLP,
     "fairness": ["model=cnn_tiny", "analyses.fairness.min_inputs=5"],
     "dbvae": ["model=dbvae_tiny", "analyses.fairness.min_inputs=5"],
     "attribute_bias": ["data.root={tmp}", "data.size=[8,8]", "model=cnn_tiny", "analyses.topomap.min_inputs=1"],
+}
+# Two values of each of what an experiment varies with -m, and how many jobs that makes.
+SWEPT = {
+    "robustness": (["data=digits", "model.hidden=[16]", "seed=0,1"], 2),
+    "learning_rates": (["data=digits", "model=cnn_tiny", "trainer.learning_rate=0.001,0.01", "seed=0"], 2),
+    "widths": (["data=digits", "model=cnn_tiny", "model.channels=[4,8],[4,12]", "seed=0"], 2),
+    "frameworks": (["data=digits", "model=cnn_tiny", "seed=0"], 2),
 }
 # Data that are downloaded when they are not on the machine: built in tests/test_data.py from small caches made there.
 DOWNLOADED = {"mnist", "fashion_mnist", "cifar10", "cifar100"}
@@ -117,6 +125,7 @@ def test_every_experiment_runs_reduced(experiment: str, tmp_path: Path) -> None:
     record = ["tracker=folder", f"tracker.folder={tmp_path / 'record'}"]
     result = run("train.py", f"experiment={experiment}", *(word.format(tmp=tmp_path) for word in reduced), *short, *record, home=tmp_path)
     assert result.returncode == 0, result.stderr
+    assert ("One run: with -m" in result.stdout) == (experiment in SWEPT)
     assert (tmp_path / "record" / "timelapse.html").is_file()
 
 
@@ -179,6 +188,30 @@ def test_the_default_training_records_what_it_says(tmp_path: Path, monkeypatch: 
     saved = recording.manifest["checkpoints"]
     assert [Path(entry["path"]).parent for entry in saved.values()] == [tmp_path / "checkpoints" / run_id] * 3  # type: ignore[attr-defined]
     assert not list((tmp_path / "spool").iterdir())
+
+
+def test_the_experiments_that_vary_something_by_themselves_are_those_whose_sweeps_are_run() -> None:
+    written = {path.stem: yaml.safe_load(path.read_text()) for path in (CONF / "experiment").glob("*.yaml")}
+    assert {name for name, experiment in written.items() if "hydra" in experiment} == set(SWEPT)
+    for name, (words, _) in SWEPT.items():
+        assert {"similarity"} == {default["override /analyses"] for default in written[name]["defaults"] if "override /analyses" in default}
+        given = {word.partition("=")[0] for word in words}
+        assert given & {"seed", *written[name]["hydra"]["sweeper"]["params"]}
+
+
+@pytest.mark.parametrize("experiment", sorted(SWEPT))
+def test_an_experiment_varies_what_it_is_about_with_m(experiment: str, tmp_path: Path) -> None:
+    words, jobs = SWEPT[experiment]
+    short = ["trainer.max_epochs=1", "trainer.batch_size=256", "trainer.progress=false", "probe.per_class=2", "strict=true"]
+    result = run(
+        "train.py", "-m", f"experiment={experiment}", *words, *short, "tracker=folder", f"tracker.folder={tmp_path / 'sweep'}", home=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"Sweep of {jobs} jobs: {jobs} finished" in result.stdout
+    assert "One run" not in result.stdout
+    recordings = [FolderTracker(path.parent).recording() for path in (tmp_path / "sweep").glob("*/manifest.json")]
+    assert len(recordings) == jobs
+    assert all("similarity" in recording.findings for recording in recordings)
 
 
 @pytest.mark.parametrize("choice", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
