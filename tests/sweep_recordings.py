@@ -33,6 +33,9 @@ def recorded_run(
     findings = {name: dict(by_step) for name, by_step in known.findings.items()}
     for analysis in ("nap", "topomap"):
         findings[analysis] = {step: _ordered(found, orders or {}) for step, found in known.findings[analysis].items()}
+    findings["nap"] = {
+        step: replace(found, scalars={k: v * (1 + seed / 10) for k, v in found.scalars.items()}) for step, found in findings["nap"].items()
+    }
     if similarity:
         findings["similarity"] = {step: _responses(layers, step, orders or {}, noise, rng) for step in range(steps)}
     return Recording({**known.manifest, "probe": {**known.manifest["probe"], "hash": probe}}, findings)  # type: ignore[dict-item]
