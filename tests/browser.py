@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,19 +25,23 @@ KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Ente
 
 
 class Tab:
-    """A page that is open in a browser; places are those of the maps, [0, 1], x to the right and y up."""
+    """A page that is open in a browser; places are those of the maps, [0, 1], x to the right and y up.
 
-    def __init__(self, commands: int, answers: int) -> None:
+    ours  whether an error of the page is one of the test; pages of others say what they like
+    """
+
+    def __init__(self, commands: int, answers: int, *, ours: bool = True) -> None:
+        self.ours = ours
         self._commands, self._answers, self._read, self._sent, self._session = commands, answers, b"", 0, ""
         self.errors: list[str] = []
 
-    def open(self, file: Path, size: tuple[int, int]) -> None:
+    def open(self, address: str, size: tuple[int, int]) -> None:
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.send("Runtime.enable")
         self.send("Log.enable")
         self.send("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False)
-        self.send("Page.navigate", url=file.as_uri())
+        self.send("Page.navigate", url=address)
         while self.tell("document.readyState === 'complete' && location.href") in (False, "about:blank"):
             pass
         self.settle()
@@ -66,8 +71,21 @@ class Tab:
         """The value of an expression in the page."""
         answer = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        assert self.errors == []
+        assert self.errors == [] or not self.ours
         return answer["result"].get("value")
+
+    @contextmanager
+    def frame(self, *, seconds: float = 60.0) -> Iterator[Tab]:
+        """The page in the page, which runs apart from it, as a tab of its own, once it is there."""
+        end = time.monotonic() + seconds
+        while not (found := [target for target in self.send("Target.getTargets")["targetInfos"] if target["type"] == "iframe"]):
+            assert time.monotonic() < end, "there is no page in this page"
+            self.settle()
+        within = Tab(self._commands, self._answers)
+        within._session = self.send("Target.attachToTarget", targetId=found[0]["targetId"], flatten=True)["sessionId"]
+        within._sent = self._sent
+        yield within
+        self._sent = within._sent
 
     def settle(self) -> None:
         """Wait until the page has drawn what was last changed."""
@@ -130,20 +148,27 @@ class Tab:
 @contextmanager
 def opened(document: str, folder: Path, *, size: tuple[int, int] = (1280, 900)) -> Iterator[Tab]:
     """A document in a browser of its own, which is closed at the end."""
-    assert BROWSER is not None
     file = folder / "page.html"
     file.write_text(document, encoding="utf-8")
+    with browsing(file.as_uri(), folder, size=size) as tab:
+        yield tab
+        assert tab.errors == []
+
+
+@contextmanager
+def browsing(address: str, folder: Path, *, size: tuple[int, int] = (1280, 900), ours: bool = True) -> Iterator[Tab]:
+    """A page in a browser of its own, whose files lie in the folder, and which is closed at the end."""
+    assert BROWSER is not None
     (their_commands, commands), (answers, their_answers) = os.pipe(), os.pipe()
     line = ["bash", "-c", f'exec "$@" 3<&{their_commands} 4>&{their_answers}', "bash", BROWSER, *OPTIONS]
     own = [f"--user-data-dir={folder / 'browser'}", "--remote-debugging-pipe"]
     running = subprocess.Popen([*line, *own], pass_fds=(their_commands, their_answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for theirs in (their_commands, their_answers):
         os.close(theirs)
-    tab = Tab(commands, answers)
+    tab = Tab(commands, answers, ours=ours)
     try:
-        tab.open(file, size)
+        tab.open(address, size)
         yield tab
-        assert tab.errors == []
     finally:
         running.terminate()
         running.wait(20)
