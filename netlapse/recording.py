@@ -90,6 +90,16 @@ _AXES_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "by_group": ("group", "unit"),
         "right": ("checkpoint", "input"),
     },
+    "predictions": {
+        "confusion": ("label", "prediction"),
+        **dict.fromkeys(("classes", "precision", "recall", "f1", "support", "auc", "average_precision"), ("class",)),
+        "roc": ("class", "false positive rate"),
+        "precision_recall": ("class", "recall"),
+        **dict.fromkeys(("predictions", "confidence", "loss", "right", "wrong", "times_forgotten", "right_since"), ("input",)),
+        "recent": ("checkpoint", "input"),
+        "kinds": ("kind", "input"),
+        "errors": ("error",),
+    },
     "sanity": {
         "methods": ("method",),
         "checks": ("check",),

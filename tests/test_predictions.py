@@ -12,6 +12,7 @@ from sklearn.metrics import auc, average_precision_score, log_loss, precision_re
 
 from netlapse.analysis.predictions import KINDS, class_scores, extended, predictions
 from netlapse.analysis.predictions.scores import GRID
+from netlapse.recording import Recording
 from netlapse.types import Answers, Findings, Float32, Float64, Int64, ProbeSet, Snapshot
 
 
@@ -194,6 +195,17 @@ def test_errors_come_the_most_confident_first() -> None:
     assert sorted(found["errors"].tolist()) == np.flatnonzero(wrong).tolist()
     assert (np.diff(np.asarray(found["confidence"], np.float64)[found["errors"]]) <= 0).all()
     assert wrong.any()
+
+
+def test_every_array_says_what_its_axes_count() -> None:
+    shown = ProbeSet(np.zeros((60, 2), np.float32), np.arange(60) % 4, ["a", "b", "c", "d"])
+    found = over_time(shown, [logits_of(shown, seed) for seed in range(3)])[-1]
+    sizes = {"step": 1, "class": 4, "label": 4, "prediction": 4, "input": 60, "kind": 5, "checkpoint": 3, "recall": 101, "false positive rate": 101}
+    sizes["error"] = len(found.arrays["errors"])
+    run = Recording({}, {"predictions": {2: found}})
+    for name in found.arrays:
+        series = run.array("predictions", name)
+        assert series.values.shape == tuple(sizes[axis] for axis in series.axes), name
 
 
 def test_pictures_are_of_images_and_where_there_are_any() -> None:

@@ -457,3 +457,10 @@ def test_pictures_lie_where_mlflows_own_log_image_puts_them_under_the_names_its_
         assert all(unlike.search(path) for path in paths)
         described.append((client.get_run(run_id).data.tags["mlflow.loggedImages"], sorted(unlike.sub("", path) for path in paths), shapes))
     assert described[0] == described[1]
+
+
+def test_a_folder_says_which_page_to_open(tmp_path: Path) -> None:
+    tracker = FolderTracker(tmp_path / "run")
+    assert tracker.place.endswith(f"Open {tmp_path / 'run' / 'timelapse.html'} in a browser.")
+    tracker.document("sweep.html", "<p>")
+    assert tracker.place.endswith(f"Open {tmp_path / 'run' / 'sweep.html'} in a browser.")

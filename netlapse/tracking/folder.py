@@ -123,7 +123,8 @@ class FolderTracker:
     @property
     def place(self) -> str:
         """Where to look, for a person."""
-        return f"{self.folder}\nOpen {self.folder / 'timelapse.html'} in a browser."
+        page = "sweep.html" if (self.folder / "sweep.html").is_file() else "timelapse.html"
+        return f"{self.folder}\nOpen {self.folder / page} in a browser."
 
     @property
     def manifest_path(self) -> Path:
