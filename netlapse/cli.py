@@ -11,7 +11,7 @@ import shlex
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -221,12 +221,15 @@ def summary(recording: Recording, place: str, seconds: float) -> str:
     """What was recorded, where, and the command that shows it."""
     lines = [f"\nTrained in {seconds:.0f} s."]
     if recording.findings:
-        manifest, steps = recording.manifest, recording.steps
+        manifest, steps = recording.manifest, _seen(recording)
         layers = [layer["name"] for layer in manifest["layers"]]  # type: ignore[index, attr-defined]
         lines += [
             f"Observed {len(steps)} {manifest['step_unit']}s ({steps[0]} to {steps[-1]}) of {len(layers)} layers: {', '.join(layers)}",
             f"Analyses: {', '.join(name for name in recording.findings if name not in ('training', 'cost'))}",
         ]
+        if left_out := [step for step in _thinned(manifest) if step not in steps]:
+            listed = ", ".join(map(str, left_out[:12])) + ", ..." * (len(left_out) > 12)
+            lines.append(f"Left out to stay within max_overhead: {manifest['step_unit']}s {listed}; ./run reanalyse fills them in from checkpoints")
         scalars = recording.scalars
         for name in sorted(scalars):
             if name.startswith("training/val") or name == "cost/overhead":
@@ -236,6 +239,17 @@ def summary(recording: Recording, place: str, seconds: float) -> str:
     else:
         lines.append("Nothing was observed (callback=none).")
     return "\n".join([*lines, f"Recorded in {place}"])
+
+
+def _seen(recording: Recording) -> list[int]:
+    """The steps at which an analysis found something: of others there are the training's own numbers."""
+    found = {step for name, by_step in recording.findings.items() if name not in ("training", "cost") for step in by_step}
+    return sorted(found) or list(recording.steps)
+
+
+def _thinned(manifest: Mapping[str, object]) -> list[int]:
+    thinned = manifest.get("thinned")
+    return list(thinned["steps"]) if isinstance(thinned, Mapping) else []
 
 
 def explained(program: Callable[[T], R], cfg: T) -> R:

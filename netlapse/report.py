@@ -83,7 +83,7 @@ _SCRIPTS = (
     "bar.js",
     "page.js",
 )
-_FACTS = ("title", "model", "data", "created", "command", "step_unit", "class_names", "probe", "versions", "run_id", "failures", "stopped")
+_FACTS = ("title", "model", "data", "created", "command", "step_unit", "class_names", "probe", "versions", "run_id", "failures", "stopped", "thinned")
 _OPTIONAL = {
     "the inputs chosen at each step": "chosen",
     "the pictures of inputs": "pictures",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,18 @@ from torch.utils.data import DataLoader, TensorDataset
 from netlapse.backends.torch import TorchNetwork
 from netlapse.callbacks.lightning import ObserverCallback
 from netlapse.callbacks.observing import Observing
+from netlapse.cli import summary
 from netlapse.overhead import Overhead
+from netlapse.recording import Recording
+from netlapse.report import page
 from netlapse.schedule import Schedule, every_epoch
 from netlapse.tracking.memory import MemoryTracker
 from netlapse.training.lightning import Classifier
 from netlapse.types import Findings, ProbeSet, Snapshot
+
+sys.path.insert(0, str(Path(__file__).parent))
+from browser import needs_browser, opened
+from page_recording import made_up_run
 
 
 class Clock:
@@ -174,3 +182,22 @@ def test_in_a_training_checkpoints_are_kept_of_what_is_left_out_and_training_goe
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"step_{step:08d}.ckpt" for step in range(7)]
     _, whole = trained()
     assert all(torch.equal(thinned[name], whole[name]) for name in whole)
+
+
+def test_the_terminal_says_what_was_left_out_and_what_was_observed() -> None:
+    manifest = {"layers": [{"name": "conv"}], "step_unit": "epoch", "thinned": {"max_overhead": 0.05, "steps": [1, 2, 3]}}
+    training = {step: Findings(scalars={"training/val_accuracy": 0.5}) for step in range(5)}
+    said = summary(Recording(manifest, {"nap": {step: Findings() for step in (0, 2, 4)}, "training": training}), "here", 1.0)
+    assert "Observed 3 epochs (0 to 4) of 1 layers: conv" in said
+    assert "Left out to stay within max_overhead: epochs 1, 3; ./run reanalyse fills them in from checkpoints" in said
+
+
+@needs_browser
+def test_the_page_says_what_was_left_out_until_somebody_fills_it_in(tmp_path: Path) -> None:
+    run = made_up_run()
+    last = run.steps[-1]
+    run = Recording({**run.manifest, "thinned": {"max_overhead": 0.05, "steps": [last, last + 1, last + 3]}}, run.findings)
+    with opened(page(run), tmp_path) as tab:
+        notices = tab.tell("[...document.querySelectorAll('#header .notice')].map((notice) => notice.textContent)")
+    said = f"2 epochs not observed: {last + 1}, {last + 3}. Observing was to take at most 5 % of the training\u2019s time. "
+    assert f"{said}Reanalysis fills them in from checkpoints." in notices

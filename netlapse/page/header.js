@@ -3,11 +3,12 @@
 function drawHeader() {
   const probe = manifest.probe || {};
   const grouped = groupCount ? plural(groupCount, "group") : null;
+  const seen = stepsSeen();
   const facts = [
     ["Model", manifest.model],
     ["Data", manifest.data],
     ["Probe", probeText(probe, grouped)],
-    ["Observed", `${plural(steps.length, unitOfStep)}${steps.length > 1 ? `, ${steps[0]} to ${steps[steps.length - 1]}` : ` (${steps[0]})`}`],
+    ["Observed", `${plural(seen.length, unitOfStep)}${seen.length > 1 ? `, ${seen[0]} to ${seen[seen.length - 1]}` : ` (${seen[0]})`}`],
     ["Recorded", dateText(manifest.created)],
   ].filter(([, text]) => text);
   const header = document.getElementById("header");
@@ -31,6 +32,19 @@ function drawHeader() {
       ),
     );
   }
+  const left = stepsLeftOut();
+  if (left.length) {
+    header.append(
+      make(
+        "p",
+        { class: "notice" },
+        make("strong", {}, `${plural(left.length, unitOfStep)} not observed: `),
+        `${left.slice(0, 12).join(", ")}${left.length > 12 ? ", …" : ""}. `,
+        `Observing was to take at most ${Number((100 * manifest.thinned.max_overhead).toPrecision(3))} % of the training’s time. `,
+        "Reanalysis fills them in from checkpoints.",
+      ),
+    );
+  }
   const failures = manifest.failures || [];
   if (failures.length) {
     header.append(
@@ -42,6 +56,18 @@ function drawHeader() {
       ),
     );
   }
+}
+
+// The steps at which an analysis found something: of others there are the training's own numbers.
+function stepsSeen() {
+  const at = new Set(Object.entries(run.analyses).flatMap(([name, found]) => (name === "training" || name === "cost" ? [] : found)));
+  return at.size ? steps.filter((step) => at.has(step)) : steps;
+}
+
+// The steps that were left out to keep observing cheap, and that nobody filled in since.
+function stepsLeftOut() {
+  const seen = new Set(stepsSeen());
+  return (manifest.thinned?.steps || []).filter((step) => !seen.has(step));
 }
 
 function probeText(probe, grouped) {
