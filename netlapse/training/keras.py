@@ -99,15 +99,17 @@ def fit(
             fit(network, data, max_epochs=remedy.epochs, progress=progress, options=unvalidated, **drawing, **settings)
             wrong = errors(logits_of(network, data), data.train_labels)
         sampling = fixed_sampling(upweighted(wrong, remedy.upweight), data, **drawing)
-    loss, labels = keras.losses.SparseCategoricalCrossentropy(from_logits=True), data.train_labels
+    # Keras's own, so that checkpoints are read without netlapse.
+    loss, accuracy = keras.losses.SparseCategoricalCrossentropy(from_logits=True), keras.metrics.SparseCategoricalAccuracy("accuracy")
+    labels = data.train_labels
     own: list[keras.callbacks.Callback] = [] if sampling is None else [sampling]
     if isinstance(remedy, GroupDRO):
         check_cross_entropy(network)
         groups, names = groups_of(data, remedy.attribute, remedy.of)
-        loss, labels = GroupDROLoss(names, remedy.step_size), np.stack([labels, groups], axis=1)
+        loss, accuracy, labels = GroupDROLoss(names, remedy.step_size), LabelAccuracy("accuracy"), np.stack([labels, groups], axis=1)
         own = [GroupWeights(loss)]
     seed_everything(seed)
-    network.compile(_optimizer(**settings), loss, metrics=[LabelAccuracy("accuracy")])
+    network.compile(_optimizer(**settings), loss, metrics=[accuracy])
     told = [_Told(metrics)] if metrics is not None else []
     given = {"x": data.train_inputs, "y": labels} if sampling is None else {"x": sampling.batches, "shuffle": False}
     try:
