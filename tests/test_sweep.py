@@ -160,8 +160,10 @@ def test_a_job_killed_outright_has_failed_and_those_it_took_with_it_are_told_of(
 
 def test_an_interrupted_sweep_is_killed_and_not_failed(own_place: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), "-m", *OVERRIDES, "seed=0,1"]
+    # Where the tests run in the background, SIGINT is ignored, and would be in the command too.
+    heeding: dict[str, Any] = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(own_place, {0: "waits"}), cwd=own_place
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(own_place, {0: "waits"}), cwd=own_place, **heeding
     )
     try:
         for _ in range(1200):
