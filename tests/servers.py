@@ -41,16 +41,33 @@ class MlflowServer:
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # no job queue beside it
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment)
         for _ in range(1800):
-            with socket.socket() as trial:
-                if trial.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+            assert self._process.poll() is None, f"the MLflow server ended with {self._process.returncode}"
+            if self._healthy():
+                return
             time.sleep(0.1)
         raise AssertionError("the MLflow server did not start")
 
     def kill(self) -> None:
+        """Nobody listens at the address any more when this returns: its workers are other processes, and die in their own time."""
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            for _ in range(600):
+                with socket.socket() as trial:
+                    if trial.connect_ex(("127.0.0.1", self.port)) != 0:
+                        return
+                time.sleep(0.1)
+            raise AssertionError("a killed MLflow server still listens")
+
+    def _healthy(self) -> bool:
+        asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            asked.request("GET", "/health")
+            return asked.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            asked.close()
 
 
 @contextmanager
