@@ -138,15 +138,19 @@ def _drawn(document: Mapping[str, Json]) -> str:
     return assembled(document, title, _SCRIPTS)
 
 
-def assembled(document: Json, title: str, scripts: Sequence[str], template: str = "page.html", styles: Sequence[str] = ("page.css",)) -> str:
-    """A template of `netlapse/page` with a document of numbers, styles and scripts in it: one file that needs no other."""
+def assembled(document: Json, title: str, scripts: Sequence[str], main: str = "page.html", styles: Sequence[str] = ("page.css",)) -> str:
+    """What stands in the middle of a page, around it `shell.html` of `netlapse/page`, and in it a document of numbers, styles and scripts:
+    one file that needs no other.
+    """
 
     def joined(names: Sequence[str]) -> str:
         return "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in names)
 
-    parts = {"title": html.escape(title), "style": joined(styles), "recording": as_json(document), "script": joined(scripts)}
+    parts = {
+        "title": html.escape(title), "style": joined(styles), "main": joined([main]), "recording": as_json(document), "script": joined(scripts),
+    }  # fmt: skip
     # One pass, so that a placeholder in someone's title is text and not a placeholder.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], (_FOLDER / template).read_text(encoding="utf-8"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], joined(["shell.html"]))
 
 
 def _without(document: Mapping[str, Json], key: str) -> bool:
