@@ -63,8 +63,8 @@ def _header() -> str:
     return (
         "# Benchmarks\n\n"
         "Made by `./run bench`: interleaved in one process, medians, each beside its floor or its peer. Seconds are CPU time of one thread;\n"
-        "those of `server` are wall time with one, of `training`, `overhead` and `sweeps` with all of them. On a shared machine a ratio within a few percent of 1 is\n"
-        "not distinguishable from it.\n\n"
+        "those of `server` are wall time with one, of `training`, `overhead` and `sweeps` with all of them. On a shared machine a ratio\n"
+        "within a few percent of 1 is not distinguishable from it.\n\n"
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores. "
         f"{', '.join(f'{name} {version}' for name, version in versions().items())}.\n\n"
     )

@@ -39,7 +39,7 @@ def swept(folder: str, *words: str) -> float:
 
 def launchers() -> Row:
     seconds: dict[str, list[float]] = {"basic": [], "joblib": []}
-    for repeat in range(REPEATS):
+    for _ in range(REPEATS):
         for name, words in {"basic": (), "joblib": JOBLIB}.items():
             with tempfile.TemporaryDirectory() as folder:
                 seconds[name].append(swept(f"{folder}/sweep", *DIGITS, *words))
