@@ -294,7 +294,7 @@ def refreshing() -> list[Row]:
     module = Classifier(cnn(data.input_shape, data.n_classes)).eval()
     trained_on = as_tensor(data.train_inputs)
     channels_first = torch.empty(trained_on.shape).copy_(trained_on)
-    given = (data.train_inputs, data.train_labels)
+    given = (trained_on, torch.from_numpy(data.train_labels))  # as `fit` gives them
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", devices=1)
 
     def refresh() -> None:

@@ -149,11 +149,18 @@ class AdaptiveSampling(pl.Callback):
         self.sampler.weights, self._of_epoch = weights.copy(), state_dict["epoch"]
 
     def _refresh(self, module: pl.LightningModule, epoch: int) -> None:
-        network, processes = TorchNetwork(submodule(module, self.module)), Processes()
+        network, processes = TorchNetwork(submodule(module, self.module), memory_format=self._memory_format()), Processes()
         with restored_random_states():
             weights = processes.led(partial(self._weights, network, processes, epoch), {"features": partial(self._share, network, processes)})
             self.sampler.weights = processes.from_first(lambda: cast(Float64, weights))
         self._of_epoch = epoch
+
+    def _memory_format(self) -> torch.memory_format:
+        """How the images lie in memory that the training is shown: in the same way features take as long as the training's own forward."""
+        shown = self.data[0] if isinstance(self.data, (tuple, list)) else None
+        if isinstance(shown, Tensor) and shown.ndim == 4 and shown.stride(1) <= shown.stride(3):
+            return torch.channels_last
+        return torch.contiguous_format
 
     def _weights(self, network: TorchNetwork, processes: Processes, epoch: int) -> Float64:
         """In the first process, of its own network, to which the others show what they have the share of."""

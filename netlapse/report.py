@@ -20,6 +20,7 @@ constant   (s, u) uint8 per layer: 1 where the unit does one and the same for al
 clusters   per layer and step: the groups' order (g,) by `netlapse.analysis.groups`, and the tree (m - 1, 3) of those with inputs
 top        (s, u, m) per layer: the unit's top inputs, as places in `inputs`; one past the last where there are fewer
 events     what happened, see `netlapse.events.Event`, by step; `telling` the analyses that tell of it, if anything did
+predictions  see `netlapse.report_predictions`
 responds   per layer what `receptive_field` found, its top inputs and where in them, classes and numbers; of its `fields`
            share (s, m, r, c) int8: what covering takes from the unit = number / 127 of its activation, -128 where unknown, the places
            around the middle that are drawn; inside (s, m, bits) those within the outline, of `extent` rows and columns
@@ -49,6 +50,7 @@ from netlapse.events import tells
 from netlapse.packing import Json, indices, packed, places, quantised, roots, rounded, rows_at, shares
 from netlapse.recording import Recording
 from netlapse.report_inputs import Inputs
+from netlapse.report_predictions import predictions
 from netlapse.report_saliency import DENSITY_LIMIT, saliency
 from netlapse.report_units import responses
 from netlapse.types import Array, Findings, Float64, Int64, ProbeSet
@@ -78,6 +80,10 @@ _SCRIPTS = (
     "saliency.js",
     "epochs.js",
     "chosen.js",
+    "predictions.js",
+    "thresholds.js",
+    "histories.js",
+    "followed.js",
     "happened.js",
     "curves.js",
     "bar.js",
@@ -87,6 +93,7 @@ _FACTS = ("title", "model", "data", "created", "command", "step_unit", "class_na
 _OPTIONAL = {
     "the inputs chosen at each step": "chosen",
     "the pictures of inputs": "pictures",
+    "curves over thresholds": "thresholds",
     "standard errors": "error",
     "shares of inputs that activate a unit": "sparsity",
     "maps of inputs": "samples",
@@ -155,7 +162,7 @@ def assembled(document: Json, title: str, scripts: Sequence[str], main: str = "p
 
 def _without(document: Mapping[str, Json], key: str) -> bool:
     """Take a detail out of the document, wherever it is; whether there was any."""
-    holders = [document, document["inputs"], document["saliency"], *cast("list[Json]", document["layers"])]
+    holders = [document, document["inputs"], document["saliency"], document["predictions"], *cast("list[Json]", document["layers"])]
     having = [holder for holder in holders if isinstance(holder, dict) and holder.get(key) is not None]
     for holder in having:
         holder[key] = None
@@ -180,6 +187,7 @@ def _document(recording: Recording, probe: ProbeSet | None) -> dict[str, Json]:
         "samples": inputs.maps(recording, [str(layer["name"]) for layer in profiles["layers"]]),
         "left_out": [],
         "saliency": saliency(recording, probe),
+        "predictions": predictions(recording, probe),
         "curves": {
             name: {"steps": series.steps.tolist(), "values": [rounded(value) for value in series.values.tolist()]}
             for name, series in recording.scalars.items()

@@ -1,6 +1,7 @@
 """The probe's inputs on the time-lapse page: those that units answer most, what they look like, and the maps of inputs.
 
-Only inputs that the page has a use for are in it: the top inputs of some unit at some step, and those of the sample maps.
+Only inputs that the page has a use for are in it: the top inputs of some unit at some step, those of the sample maps, and those
+that a list of predictions names.
 They are numbered among themselves, in the order of the probe.
 """
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from netlapse.packing import Json, grey_levels, indices, packed, places, rounded, rows_at
 from netlapse.recording import Recording
+from netlapse.report_predictions import listed
 from netlapse.types import Array, Findings, Float64, Int64, ProbeSet, UInt8
 
 PICTURE_SIDE = 48  # pixels of a picture of an input; larger ones are averaged down
@@ -38,6 +40,7 @@ class Inputs:
         shown = [tops.ravel() for by_step in self.top.values() for tops in by_step.values()]
         shown += [np.asarray(arrays[f"top/{layer}"], np.int64).ravel() for arrays in responses for layer in self.top if f"top/{layer}" in arrays]
         shown += [np.asarray(f.arrays["inputs"], np.int64) for f in self.samples.values()]
+        shown += listed(recording)
         every = np.concatenate(shown) if shown else np.zeros(0, np.int64)
         self.at, counts = np.unique(every[every >= 0], return_counts=True)
         self.often: Int64 = counts

@@ -215,6 +215,28 @@ def test_data_may_be_tensors_arrays_or_a_data_set() -> None:
     np.testing.assert_array_equal(found[2], found[0])
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_images_lie_in_memory_as_the_training_has_them(channels: int, memory_format: torch.memory_format) -> None:
+    """Pooling of the one takes several times as long as of the other."""
+    images = torch.empty(N, channels, 4, 5, memory_format=memory_format).normal_(generator=torch.Generator().manual_seed(0))
+    strides = []
+
+    class Looking(Learner):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Conv2d(channels, 3, 3), nn.Flatten(), nn.Linear(18, 2))
+            self.register_forward_pre_hook(lambda _, args: strides.append(args[0].stride()))
+
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", devices=1)
+    callback = AdaptiveSampling(AdaptiveSampler(N), (images, torch.arange(N) % 2), layer="net.1")
+    learner = Looking()
+    callback.on_fit_start(trainer, learner)
+    assert set(strides) == {images.stride()}
+    features = learner.net[:2](images).detach().numpy()
+    np.testing.assert_allclose(callback.sampler.weights, sampling_weights(features, np.arange(N) % 2), rtol=1e-4)
+
+
 def test_the_last_hidden_layer_is_what_the_output_is_made_from() -> None:
     network = TorchNetwork(nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 2)))
     assert last_hidden(network, np.zeros((3, 5), np.float32)) == "3"

@@ -73,6 +73,7 @@ class TorchNetwork:
     output          which output is the logits where the module returns several: a key of the dict or an index of the tuple
     channels_first  whether the module wants (n, c, ...); None: yes for images, and for (n, length, c) where its first
                     layer with weights is a convolution; no for tokens and vectors
+    memory_format   how images (n, c, h, w) lie in memory when the module is asked; as a training's do, it is as fast as the training
 
     Layer names are the module's own qualified names; the second call of a module used twice is `name.call2`. "output"
     names the network's logits: its output, or what goes into the softmax or sigmoid that it ends in. Raises TypeError for a
@@ -80,13 +81,20 @@ class TorchNetwork:
     """
 
     def __init__(
-        self, module: nn.Module, *, example: Array | None = None, output: str | int | None = None, channels_first: bool | None = None
+        self,
+        module: nn.Module,
+        *,
+        example: Array | None = None,
+        output: str | int | None = None,
+        channels_first: bool | None = None,
+        memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
         if isinstance(module, torch.jit.ScriptModule):
             raise TypeError("a scripted module (torch.jit) cannot be observed, its layers take no hooks; pass the eager module it was made from")
         self.module = _unwrapped(module)
         self._output = output
         self._channels_first = channels_first
+        self._memory_format = memory_format
         self._described: tuple[Layer, ...] | None = None
         self._refused: dict[str, str] = {}
         self._axes: dict[str, tuple[int, int]] = {}  # layer -> its batch axis, and its unit axis once the batch is first
@@ -655,9 +663,13 @@ class TorchNetwork:
         array = np.asarray(inputs)
         if array.ndim > 2 and self._is_channels_first(array.ndim):
             array = np.moveaxis(array, -1, 1)
-        # A copy whose strides are those of its shape: with one channel, numpy's own contiguous array would pass for channels-last
+        # A copy whose strides are those that were asked for: with one channel, numpy's own contiguous array would pass for channels-last
         # in torch, and every layer after it would compute in that order.
-        tensor = torch.from_numpy(np.array(array, order="C")).to(self._device())
+        if array.ndim == 4 and self._memory_format is torch.channels_last:
+            given = torch.from_numpy(np.ascontiguousarray(array))
+            tensor = torch.empty(given.shape, dtype=given.dtype, memory_format=torch.channels_last).copy_(given).to(self._device())
+        else:
+            tensor = torch.from_numpy(np.array(array, order="C")).to(self._device())
         return tensor.to(self._dtype()) if tensor.is_floating_point() else tensor
 
     def to_array(self, inputs: Tensor) -> Array:

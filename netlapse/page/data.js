@@ -5,7 +5,7 @@ const manifest = run.manifest;
 const steps = run.steps;
 const unitOfStep = manifest.step_unit || "step";
 
-const TYPES = { int8: Int8Array, uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array, uint32: Uint32Array, float32: Float32Array };
+const TYPES = { int8: Int8Array, uint8: Uint8Array, int16: Int16Array, int32: Int32Array, uint16: Uint16Array, uint32: Uint32Array, float32: Float32Array };
 const MISSING = -32768;
 
 function unpack(packed) {
@@ -89,6 +89,11 @@ const state = {
   cut: "step", // of the saliency maps: "step" | "input" | "method", see saliency.js
   panelInput: 0, // the fixed input whose maps are shown over the steps
   panelMethod: 0, // the method whose maps are
+  kept: null, // the steps (indices) whose predictions stand beside those of the slider's, see predictions.js
+  classes: null, // those whose curves over thresholds are shown
+  kind: "errors", // of the inputs that are listed, see histories.js
+  cell: null, // of the confusion matrix: [label, prediction]
+  followed: null, // the input of the probe whose maps are shown over the steps, see followed.js
   playing: false,
 };
 

@@ -53,6 +53,7 @@ drawUnits();
 drawRegions();
 drawSamples();
 drawSaliency();
+drawPredictions();
 drawHappened();
 drawCurves();
 drawFooter();

@@ -13,11 +13,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
+from mlflow.utils.rest_utils import http_request, verify_rest_response
+from requests import Response
 
 from netlapse.home import home, writable
 from netlapse.tracking.names import mlflow_key
@@ -60,11 +62,24 @@ def ask(uri: str, method: str, call: str, **content: object) -> int:
 
     Raises MlflowException where there is no answer within `ANSWER_SECONDS`.
     """
+    return int(_asked(uri, method, call, **content).status_code)
+
+
+def said(uri: str, method: str, call: str, **content: object) -> dict[str, Any]:
+    """What one call of MLflow's REST API answers, tried once.
+
+    Raises MlflowException where it is refused or there is no answer within `ANSWER_SECONDS`.
+    """
+    answer: dict[str, Any] = verify_rest_response(_asked(uri, method, call, **content), call).json()  # type: ignore[no-untyped-call]
+    return answer
+
+
+def _asked(uri: str, method: str, call: str, **content: object) -> Response:
     credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
-    answer = http_request(  # type: ignore[no-untyped-call]
+    answer: Response = http_request(  # type: ignore[no-untyped-call]
         credentials, f"/api/2.0/mlflow/{call}", method, max_retries=0, timeout=ANSWER_SECONDS, raise_on_status=False, **content
     )
-    return int(answer.status_code)
+    return answer
 
 
 def is_server(uri: str) -> bool:
