@@ -57,7 +57,16 @@ class _Scheduled(pl.Callback):
         self._step(trainer, pl_module, "step", trainer.global_step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._step(trainer, pl_module, "epoch", trainer.current_epoch + 1)
+        if not trainer.should_stop or trainer.is_last_batch:  # else it was stopped within the epoch, and the weights are no epoch's
+            self._step(trainer, pl_module, "epoch", trainer.current_epoch + 1)
+
+    def ask(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, epoch_over: bool) -> int:
+        """Have it called at the next step of the schedule's unit, due or not, which may be now; returns that step."""
+        self._clock.ask()
+        step, now = (trainer.global_step, True) if self.schedule.unit == "step" else (trainer.current_epoch + 1, epoch_over)
+        if now:
+            self._step(trainer, pl_module, self.schedule.unit, step)
+        return step
 
 
 class CheckpointCallback(_Scheduled):
@@ -205,16 +214,21 @@ def _metrics(trainer: pl.Trainer) -> dict[str, float]:
 
 
 def _save_weights(trainer: pl.Trainer, checkpoints: Checkpoints, step: int) -> None:
+    save_together(trainer, checkpoints, step, weights_only=True)
+
+
+def save_together(trainer: pl.Trainer, checkpoints: Checkpoints, step: int, *, weights_only: bool) -> None:
     """To be called in every process; the first one writes."""
+    save = partial(_save, trainer, weights_only)
     if trainer.is_global_zero:
-        checkpoints.save(step, partial(_save, trainer))
+        checkpoints.save(step, save)
     else:
-        _save(trainer, checkpoints.path(step))
+        save(checkpoints.path(step))
 
 
-def _save(trainer: pl.Trainer, path: Path) -> None:
+def _save(trainer: pl.Trainer, weights_only: bool, path: Path) -> None:
     try:
-        trainer.save_checkpoint(path, weights_only=True)
+        trainer.save_checkpoint(path, weights_only=weights_only)
     except Exception:
         trainer.strategy.barrier()  # the one that Lightning did not come to; the other processes wait there
         raise

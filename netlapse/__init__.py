@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from netlapse.recording import Recording
+    from netlapse.steering.orders import Answer
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["load", "steer"]
 
 # In a clone, `callbacks/`, `analysis/` and `conf/` lie beside this folder; an installed package maps them (pyproject.toml).
 _root = _Path(__file__).resolve().parent.parent
@@ -22,3 +23,10 @@ def load(run_id: str, tracking_uri: str | None = None) -> Recording:
     from netlapse.tracking.mlflow import load as load_run
 
     return load_run(run_id, tracking_uri)
+
+
+def steer(run_id: str, command: str, tracking_uri: str | None = None, *, wait: float | None = 60.0) -> Answer | None:
+    """Tell a training what to do, "pause" or "lr=0.01", and return what it answers; see `netlapse.tracking.steer.steer`."""
+    from netlapse.tracking.steer import steer as steer_run
+
+    return steer_run(run_id, command, tracking_uri, wait=wait)

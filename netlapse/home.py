@@ -1,8 +1,9 @@
-"""The one absolute place where netlapse keeps what it makes when nobody says otherwise."""
+"""Where netlapse is and how it is called there, and the one absolute place where it keeps what it makes when nobody says otherwise."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -12,6 +13,14 @@ def home() -> Path:
     if chosen:
         return Path(chosen).expanduser().absolute()
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share").expanduser().absolute() / "netlapse"
+
+
+def command(name: str) -> str:
+    """The command of this name, from where this process runs: `./run sync` in a clone."""
+    script = Path(__file__).resolve().parents[1] / "run"
+    if not script.is_file():  # installed, not a clone
+        return f"{sys.executable} -m netlapse.tracking.{name}"
+    return f"./run {name}" if Path.cwd() == script.parent else f"{script} {name}"
 
 
 def writable(folder: Path) -> Path:

@@ -29,9 +29,17 @@ class Clock:
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule, self._last = schedule, -1
+        self._asked = False
+
+    def ask(self) -> None:
+        """Have it strike at the next step of its unit, due or not; a step at which it has just struck is that one."""
+        self._asked = True
 
     def strikes(self, unit: Unit, step: int) -> bool:
-        if unit != self._schedule.unit or step == self._last or not self._schedule.due(step):
+        if unit != self._schedule.unit:
+            return False
+        asked, self._asked = self._asked, False
+        if step == self._last or not (asked or self._schedule.due(step)):
             return False
         self._last = step
         return True

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from netlapse.home import command as command
 from netlapse.home import home
 from netlapse.tracking.claim import claim, discard, spools
 from netlapse.tracking.folder import TARGET, read_manifest
@@ -75,14 +76,6 @@ def in_background(uri: str) -> threading.Thread | None:
     thread = threading.Thread(target=_quietly, args=(left, uri), name="netlapse-sync", daemon=True)
     thread.start()
     return thread
-
-
-def command(name: str) -> str:
-    """The command of this name, from where this process runs: `./run sync` in a clone."""
-    script = Path(__file__).resolve().parents[2] / "run"
-    if not script.is_file():  # installed, not a clone
-        return f"{sys.executable} -m netlapse.tracking.{name}"
-    return f"./run {name}" if Path.cwd() == script.parent else f"{script} {name}"
 
 
 def _synced(folder: Path, silent: dict[str, str]) -> tuple[str, bool]:
