@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from netlapse.analysis.predictions import predictions
 from netlapse.analysis.saliency import WHY, chosen_of
 from netlapse.events import Event, told
 from netlapse.recording import Recording
-from netlapse.types import Findings, Float64, Int64, ProbeSet
+from netlapse.types import Answers, Findings, Float32, Float64, Int64, ProbeSet, Snapshot
 
 EVENTS = (Event(3, "rate", "", "", "learning rate 0.01 → 0.001"), Event(7, "dead", "", "fc1", "a tenth of the units of fc1 never responds"))
 LAYERS = {"conv1": 32, "conv2": 64, "fc1": 128, "output": 10}
@@ -233,6 +234,31 @@ def _manifest(groups: int, layers: dict[str, int], side: int, channels: int) -> 
         "run_id": "4b0c8d5e2f6a4c6f9f0e1d2c3b4a5968",
         "failures": [],
     }
+
+
+class Said:
+    """The pass that analyses share, as far as predictions ask for it."""
+
+    def __init__(self, logits: Float32) -> None:
+        self.logits, self.seconds = logits, 0.0
+
+
+def with_predictions(run: Recording, probe: ProbeSet, *, seed: int = 0, k: int | None = None) -> Recording:
+    """What `predictions` finds of a probe of which more and more is told apart, but for a few inputs that stay wrong."""
+    rng = np.random.default_rng(seed)
+    k = k or len(probe.class_names)
+    own = probe.labels[:, None] == np.arange(k)
+    wrong = (np.arange(len(probe)) % 23 == 0)[:, None] * (((probe.labels + 1) % k)[:, None] == np.arange(k))
+    noise = rng.normal(size=(len(probe), k))
+    found: dict[int, Findings] = {}
+    before = None
+    for step in run.steps:
+        learnt = 1 - np.exp(-step / 3)
+        logits = noise + 0.6 * rng.normal(size=noise.shape) + learnt * (4 * own + 6 * wrong)
+        answers = Answers()
+        answers.statistics = Said(logits.astype(np.float32))  # type: ignore[assignment]
+        found[step] = before = predictions(Snapshot(None, probe, step, answers=answers), before, shown=0)  # type: ignore[arg-type]
+    return Recording(run.manifest, {**run.findings, "predictions": found})
 
 
 def with_responses(

@@ -38,7 +38,7 @@ def predictions(snapshot: Snapshot, previous: Findings | None, *, patience: int 
 
     An input whose logits are not all finite has no prediction, -1: it is not right, it is left out of the counts and scores, and counted.
 
-    arrays    `classes` (k,) names, `labels` and `predictions` (n,), `confidence` (n,) of them, NaN where there is none, `loss` (n,) the cross entropy;
+    arrays    `classes` (k,) names, `labels` and `predictions` (n,), `confidence` (n,), NaN where there is none, `loss` (n,) the cross entropy;
               `confusion` (k, k) labels x predictions; `precision`, `recall`, `f1`, `support`, `auc`, `average_precision` (k,), `roc` and
               `precision_recall` (k, 101), see `ClassScores`; `recent` (m, n), `right`, `wrong`, `times_forgotten`, `right_since` (n,) and
               `counted` (), see `History`; `kinds` (5, n) which inputs are of each of `KINDS`, see `History.of_kind`;
@@ -65,7 +65,14 @@ def predictions(snapshot: Snapshot, previous: Findings | None, *, patience: int 
     kinds = history.of_kind(probe.labels, patience)
     wrong = np.flatnonzero(there & (said != probe.labels))
     errors = wrong[np.argsort(-confidence[wrong], kind="stable")]
-    arrays: dict[str, Array] = {"classes": np.array(classes), "labels": probe.labels, "predictions": said, "confidence": confidence, "loss": loss, "confusion": confusion}
+    arrays: dict[str, Array] = {
+        "classes": np.array(classes),
+        "labels": probe.labels,
+        "predictions": said,
+        "confidence": confidence,
+        "loss": loss,
+        "confusion": confusion,
+    }
     arrays |= {"kinds": np.stack([kinds[kind] for kind in KINDS]), "errors": errors}
     arrays |= {name: np.asarray(value) for name, value in asdict(history).items()}
     scalars = {"accuracy": float((said == probe.labels)[there].mean()) if there.any() else np.nan, "no_prediction": float((~there).sum())}
