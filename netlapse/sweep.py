@@ -131,7 +131,8 @@ class Child:
     seconds    how long it took; None where it has not ended
     metrics    the last value of each
     why        what it failed of
-    recording  brings all that it recorded, when it is called; raises FileNotFoundError where that is nothing
+    recording  brings all that it recorded, when it is called, or with `wanted(analysis, array)` the arrays alone that are wanted, and all
+               metrics, which is faster; raises FileNotFoundError where it recorded nothing
     """
 
     run: str
@@ -142,7 +143,7 @@ class Child:
     seconds: float | None
     metrics: Mapping[str, float]
     why: str | None
-    recording: Callable[[], Recording]
+    recording: Callable[..., Recording]
 
 
 @dataclass(frozen=True, eq=False)

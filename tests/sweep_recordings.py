@@ -11,6 +11,7 @@ from page_recording import made_up_run
 from netlapse.analysis.similarity import packed
 from netlapse.recording import Recording
 from netlapse.sweep import FINISHED, Child, Sweep, job_key, words
+from netlapse.tracking.folder import Wanted, everything
 from netlapse.types import Findings, Int64
 
 INPUTS = 30
@@ -63,10 +64,17 @@ def _responses(layers: Mapping[str, int], step: int, orders: Mapping[str, Int64]
 def child(given: str, recording: Recording | None, *, state: str = FINISHED, why: str | None = None, started: float = 0.0) -> Child:
     """The run of a job that was given these words; without a recording it recorded nothing."""
 
-    def loaded() -> Recording:
+    def loaded(wanted: Wanted = everything) -> Recording:
         if recording is None:
             raise FileNotFoundError("no recording")
-        return recording
+        findings = {
+            analysis: {
+                step: replace(found, arrays={name: each for name, each in found.arrays.items() if wanted(analysis, name)})
+                for step, found in by_step.items()
+            }
+            for analysis, by_step in recording.findings.items()
+        }
+        return replace(recording, findings=findings)
 
     overrides = words(given.split())
     metrics = {} if recording is None else {name: float(series.values[-1]) for name, series in recording.scalars.items()}

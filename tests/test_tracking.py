@@ -23,7 +23,7 @@ from PIL import Image
 import netlapse
 from netlapse.tracking import folder as folder_tracking
 from netlapse.tracking import uploads
-from netlapse.tracking.folder import FolderTracker, packed, unpacked
+from netlapse.tracking.folder import FolderTracker, packed, read, unpacked
 from netlapse.tracking.memory import MemoryTracker
 from netlapse.tracking.mlflow import MlflowTracker, mlflow_key, upload
 from netlapse.types import Findings, Tracker
@@ -464,3 +464,21 @@ def test_a_folder_says_which_page_to_open(tmp_path: Path) -> None:
     assert tracker.place.endswith(f"Open {tmp_path / 'run' / 'timelapse.html'} in a browser.")
     tracker.document("sweep.html", "<p>")
     assert tracker.place.endswith(f"Open {tmp_path / 'run' / 'sweep.html'} in a browser.")
+
+
+def test_of_a_recording_the_arrays_alone_are_read_that_are_wanted(tmp_path: Path) -> None:
+    tracker = FolderTracker(tmp_path)
+    tracker.start({})
+    for analysis in ("nap", "topomap"):
+        tracker.log(analysis, 3, Findings({"a/x": np.arange(3), "b/x": np.ones(2)}, {"nap/drift": 0.5}))
+    asked = []
+
+    def wanted(analysis: str, array: str) -> bool:
+        asked.append((analysis, array))
+        return (analysis, array) == ("topomap", "b/x")
+
+    recording = read(tmp_path, wanted)
+    assert sorted(asked) == [(analysis, array) for analysis in ("nap", "topomap") for array in ("a/x", "b/x")]
+    assert {analysis: list(by_step[3].arrays) for analysis, by_step in recording.findings.items()} == {"nap": [], "topomap": ["b/x"]}
+    np.testing.assert_array_equal(recording.findings["topomap"][3].arrays["b/x"], np.ones(2))
+    assert all(dict(by_step[3].scalars) == {"nap/drift": 0.5} for by_step in recording.findings.values())

@@ -49,7 +49,7 @@ class Run:
 def runs_of(sweep: Sweep) -> tuple[Run, ...]:
     """The run that counts of each job that was started, by what was given for it: numbers by their size.
 
-    Recordings are loaded one at a time, and what comparing does not take is let go of.
+    Of recordings that is read alone which comparing takes: reading all of a hundred takes longer than comparing them.
     """
     children = list(sweep.last.values())
     given = [dict(word.partition("=")[::2] for word in child.overrides) for child in children]
@@ -80,7 +80,7 @@ def profiled(run: Run) -> list[str]:
 def _run(child: Child, given: Mapping[str, str]) -> Run:
     name = " ".join(f"{key.lstrip('+')}={value}" for key, value in given.items()) or " ".join(child.overrides) or child.run
     try:
-        whole = child.recording()
+        whole = child.recording(wanted=_wanted)
     except FileNotFoundError:  # it failed before there was anything to record
         whole = Recording()
     return Run(name, child.run, child.state, given, child.why, _reduced(whole), whole.scalars)
@@ -94,6 +94,10 @@ def _reduced(whole: Recording) -> Recording:
         if steps:
             findings[analysis] = {step: Findings(_of(by_step[step].arrays, parts)) for step in steps}
     return Recording(whole.manifest, findings)
+
+
+def _wanted(analysis: str, array: str) -> bool:
+    return array.partition("/")[0] in (_KEPT | _KEPT_AT_LAST).get(analysis, ())
 
 
 def _of(arrays: Mapping[str, Array], parts: Sequence[str]) -> dict[str, Array]:

@@ -17,7 +17,8 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,10 @@ TARGET = "mlflow.json"
 OWN_FILES = frozenset({MANIFEST, METRICS, LEDGER, TARGET})
 """What a record or a spool keeps beside its documents."""
 
-_NAMES, _VALUES, _SCHEMA = "__scalar_names__", "__scalar_values__", "__schema__"
+Wanted = Callable[[str, str], bool]
+"""Whether an array of an analysis is to be read, by the names of both."""
+
+_OURS = _NAMES, _VALUES, _SCHEMA = "__scalar_names__", "__scalar_values__", "__schema__"
 
 
 class FolderTracker:
@@ -177,12 +181,20 @@ def _ends_line(path: Path) -> bool:
         return file.read() == b"\n"
 
 
-def read(folder: Path) -> Recording:
-    """The recording in a folder; raises FileNotFoundError where there is none."""
+def everything(analysis: str, array: str) -> bool:
+    return True
+
+
+def scalars_alone(analysis: str, array: str) -> bool:
+    return False
+
+
+def read(folder: Path, wanted: Wanted = everything) -> Recording:
+    """The recording in a folder, of its arrays those that are wanted; raises FileNotFoundError where there is none."""
     if not (folder / MANIFEST).is_file():
         raise FileNotFoundError(f"no recording in {folder}: it holds no manifest.json")
     findings = {
-        path.name: {step: unpacked((path / f"step_{step:08d}.npz").read_bytes()) for step in steps(folder, path.name)}
+        path.name: {step: unpacked((path / f"step_{step:08d}.npz").read_bytes(), partial(wanted, path.name)) for step in steps(folder, path.name)}
         for path in sorted((folder / "findings").glob("*"))
     }
     return Recording(read_manifest(folder), findings)
@@ -219,10 +231,10 @@ def packed(findings: Findings) -> bytes:
     return buffer.getvalue()
 
 
-def unpacked(data: bytes) -> Findings:
-    """The inverse of `packed`, exactly; raises ValueError for a file of a newer schema."""
+def unpacked(data: bytes, wanted: Callable[[str], bool] = lambda name: True) -> Findings:
+    """The inverse of `packed`, exactly, of the arrays that are wanted by their names; raises ValueError for a file of a newer schema."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        contents: dict[str, Array] = {name: file[name] for name in file.files}
+        contents: dict[str, Array] = {name: file[name] for name in file.files if name in _OURS or wanted(name)}
     schema = int(contents.pop(_SCHEMA))  # type: ignore[call-overload]
     if schema > SCHEMA:
         raise ValueError(f"findings are of schema {schema}; this netlapse reads up to {SCHEMA}, take a newer one")

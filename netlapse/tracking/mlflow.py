@@ -27,7 +27,7 @@ from netlapse.recording import Recording
 from netlapse.tracking.checkpoints import SUFFIXES
 from netlapse.tracking.claim import claimed, discard, spools_of
 from netlapse.tracking.contents import Contents
-from netlapse.tracking.folder import MANIFEST, TARGET, FolderTracker, read, write
+from netlapse.tracking.folder import MANIFEST, TARGET, FolderTracker, Wanted, everything, read, write
 from netlapse.tracking.names import mlflow_key, plain_name
 from netlapse.tracking.secrecy import discreet, scrubbed
 from netlapse.tracking.store import brief, client_for, experiment_id, local_store, silence, sqlite_folder, tracking_uri
@@ -281,8 +281,8 @@ def active_run() -> tuple[str, str] | None:
     return None if run is None else (mlflow.get_tracking_uri(), str(run.info.run_id))
 
 
-def load(run_id: str, uri: str | None = None) -> Recording:
-    """Everything a run recorded: what MLflow has of it, and what is still in the local spool.
+def load(run_id: str, uri: str | None = None, wanted: Wanted = everything) -> Recording:
+    """Everything a run recorded, of its arrays those that are wanted: what MLflow has of it, and what is still in the local spool.
 
     Raises FileNotFoundError where the run holds no findings of netlapse, MlflowException where there is no such run.
     """
@@ -293,8 +293,8 @@ def load(run_id: str, uri: str | None = None) -> Recording:
         there = sorted(item.path for item in client.list_artifacts(run_id))
         with tempfile.TemporaryDirectory() as folder:
             if _fetch(client, run_id, Path(folder)):
-                parts.append(read(Path(folder)))
-    parts += [read(spool) for spool in spools_of(run_id) if (spool / MANIFEST).is_file()]
+                parts.append(read(Path(folder), wanted))
+    parts += [read(spool, wanted) for spool in spools_of(run_id) if (spool / MANIFEST).is_file()]
     if not parts:
         raise FileNotFoundError(f"run {run_id} holds no recording of netlapse (no manifest.json); its artifacts are {there}")
     findings: dict[str, dict[int, Findings]] = {}

@@ -33,7 +33,7 @@ from netlapse.sweep import (
     words,
 )  # fmt: skip
 from netlapse.tracking.claim import spools_of
-from netlapse.tracking.folder import MANIFEST, FolderTracker, read, read_manifest
+from netlapse.tracking.folder import MANIFEST, FolderTracker, read, read_manifest, scalars_alone
 from netlapse.tracking.mlflow import JOB, OVERRIDES, PARENT, MlflowTracker, load
 from netlapse.tracking.names import mlflow_key
 from netlapse.tracking.secrecy import discreet
@@ -242,7 +242,7 @@ def _recorded(folder: Path) -> Child:
         state=state,
         started=started,
         seconds=(folder / MANIFEST).stat().st_mtime - started if state != RUNNING else None,
-        metrics={name: float(series.values[-1]) for name, series in read(folder).scalars.items()},
+        metrics={name: float(series.values[-1]) for name, series in read(folder, scalars_alone).scalars.items()},
         why=whys[-1] if whys else None,
         recording=partial(read, folder),
     )

@@ -246,8 +246,8 @@ def _sampling(remedy: Remedy | None, data: Dataset, seed: int, batch_size: int) 
     if isinstance(remedy, GroupBalanced):
         return _fixed(group_balanced_weights(groups_of(data, remedy.attribute, remedy.of)[0]), data, seed)
     if isinstance(remedy, Adaptive):
-        sampler, known = AdaptiveSampler(len(data.train_labels), seed=seed), _tensors(data.train_inputs, data.train_labels).tensors
-        return AdaptiveSampling(sampler, known, module="network", groups=told_groups(data), **asdict(remedy), batch_size=batch_size)
+        sampler, (inputs, labels) = AdaptiveSampler(len(data.train_labels), seed=seed), _tensors(data.train_inputs, data.train_labels).tensors
+        return AdaptiveSampling(sampler, (inputs, labels), module="network", groups=told_groups(data), **asdict(remedy), batch_size=batch_size)
     return None
 
 
