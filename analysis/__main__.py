@@ -24,13 +24,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from netlapse import saved
 from netlapse.analysis.relayout import Source, relayout
 from netlapse.analysis.streaming import Asked, Progress, Seen, note, streamed, wanting
 from netlapse.analysis.top_images import Fields, as_findings, square
 from netlapse.audit import audit
 from netlapse.backends import inntrospect
 from netlapse.cli import explained
-from netlapse.data.dataset import Dataset
 from netlapse.data.stream import Batch, Listing, Look, listing
 from netlapse.export import findings_to_inntrospect
 from netlapse.home import home, writable
@@ -38,11 +38,9 @@ from netlapse.layers import select
 from netlapse.multirun import outcomes, swept
 from netlapse.observer import Observer
 from netlapse.reanalysis import Done, prepare, reanalyse
-from netlapse.recompose import chosen, recomposed
+from netlapse.recompose import chosen
 from netlapse.report import page
-from netlapse.schedule import Unit
-from netlapse.tracking.checkpoints import find, sha256
-from netlapse.tracking.folder import FolderTracker, packed, write
+from netlapse.tracking.folder import packed, write
 from netlapse.tracking.memory import MemoryTracker
 from netlapse.tracking.names import plain_name
 from netlapse.tracking.probes import PROBE, from_bytes
@@ -94,9 +92,9 @@ def run_reanalysis(cfg: DictConfig, asked: Mapping[str, object] | None = None) -
     if cfg.answers is not None and cfg.relayout is None and cfg.export is None and not cfg.audit:
         _ask(cfg, asked)
         return True
-    tracker = _record(cfg)
+    tracker = saved.record(cfg)
     try:
-        return _into(_own_config(cfg, asked, tracker), asked, tracker)
+        return _into(saved.own_config(cfg, asked, tracker), asked, tracker)
     finally:
         if tracker is not None:
             tracker.close()
@@ -109,31 +107,11 @@ def _ended(whole: bool) -> None:
         raise RuntimeError("netlapse: not all of this was in order, see above") if several else SystemExit(1)
 
 
-# ------------------------------------------------------------------------------------------------------- the record
-
-
-def _record(cfg: DictConfig) -> Tracker | None:
-    """The record of the run, open to be written; None where there is no run yet."""
-    if cfg.run is None:
-        return None
-    if (Path(str(cfg.run)) / "manifest.json").is_file():
-        return FolderTracker(str(cfg.run))
-    tracker: Tracker = instantiate(cfg.tracker, run_id=str(cfg.run))
-    return tracker
-
-
-def _own_config(cfg: DictConfig, asked: Mapping[str, object], tracker: Tracker | None) -> DictConfig:
-    if tracker is None:
-        return cfg
-    saved = tracker.read("config.yaml")
-    return recomposed(cfg, asked, None if saved is None else saved.decode(), tracker.manifest.get("framework"))
-
-
 def _copy(cfg: DictConfig) -> Tracker:
     """What the run's record holds, in memory: several jobs may look at it at once."""
     if cfg.run is None:
         return MemoryTracker()
-    record = _record(cfg)
+    record = saved.record(cfg)
     assert record is not None
     try:
         return MemoryTracker.of(record)
@@ -184,16 +162,11 @@ def _into(cfg: DictConfig, asked: Iterable[str], tracker: Tracker | None, answer
 def _work(cfg: DictConfig, asked: Sequence[str], tracker: Tracker, folder: Path) -> Work:
     if cfg.activations is not None:
         return _recorded(cfg, tracker, asked)
-    checkpoints, hashes = _checkpoints(cfg, tracker, folder)
-    probe = _probe(cfg, asked, tracker)
-    network, load = _network(cfg, probe, tracker, checkpoints)
+    checkpoints, hashes = saved.checkpoints_of(cfg, tracker, folder)
+    probe = saved.probe_of(cfg, asked, tracker)
+    network, load = saved.network_of(cfg, probe, tracker, checkpoints)
 
-    def checked(path: Path) -> None:
-        if hashes.get(path) not in (None, sha256(path)):
-            raise ValueError(f"{path} is not the file that was saved: its sha256 is {sha256(path)}, and the manifest's {hashes[path]}")
-        load(network, path)
-
-    return Work(_observer(cfg, asked, probe, tracker), network, checkpoints, checked)
+    return Work(_observer(cfg, asked, probe, tracker), network, checkpoints, saved.checked(network, load, hashes))
 
 
 def _analysed(cfg: DictConfig, work: Work, answers: Path | None, *, made: bool = False) -> Done:
@@ -231,82 +204,6 @@ def _observer(cfg: DictConfig, asked: Iterable[str], probe: ProbeSet, tracker: T
     return Observer(
         probe, analyses, tracker, layers=layers, grouping=instantiate(cfg.grouping), strict=cfg.strict, batch_size=batch_size, replaces=cfg.force
     )
-
-
-def _probe(cfg: DictConfig, asked: Iterable[str], tracker: Tracker) -> ProbeSet:
-    """The probe that the record holds; else, or where data or probe were asked for, that of the config."""
-    another = any(key.partition(".")[0] in ("data", "probe") for key in asked)
-    if not another and (saved := tracker.read(PROBE)) is not None:
-        return from_bytes(saved)
-    if cfg.get("data") is None:
-        raise ValueError("the record holds no probe and data is null; name the data that the network is to be shown, as data=mnist5000")
-    data: Dataset = instantiate(cfg.data)
-    probe: ProbeSet = instantiate(cfg.probe)(data)
-    return probe
-
-
-def _network(cfg: DictConfig, probe: ProbeSet, tracker: Tracker, checkpoints: Mapping[int, Path]) -> tuple[Network, Callable[..., None]]:
-    """The network, and what puts the weights of a file into it."""
-    instantiate(cfg.framework.seed)(cfg.seed)
-    load = instantiate(cfg.framework.load)
-    if cfg.get("model") is not None:
-        model = instantiate(cfg.model)
-        if isinstance(model, functools.partial):
-            model = model(probe.inputs.shape[1:], len(probe.class_names))
-    elif cfg.framework.saved is not None:
-        model = instantiate(cfg.framework.saved)(next(iter(checkpoints.values())))
-        if (part := tracker.manifest.get("module")) is not None:
-            load, model = functools.partial(load, model=model), model.get_layer(part)
-    else:
-        raise ValueError(
-            "model is null, and these checkpoints hold weights alone; name what builds the network, as model=cnn or +model._target_=my.module.build"
-        )
-    options = {name: (cfg.get("callback") or {}).get(name) for name in ("output", "channels_first")}
-    network: Network = instantiate(cfg.framework.network)(model, **options)
-    return network, load
-
-
-def _checkpoints(cfg: DictConfig, tracker: Tracker | None, folder: Path) -> tuple[dict[int, Path], dict[Path, str]]:
-    """The files by step, ascending, and the sha256 of those of which it is known.
-
-    They are in the folder that was named; else where the record says, or beside the store; else in the record itself, from
-    where they are fetched into `folder`. One that is nowhere keeps its place, so that it is told of.
-    """
-    hashes: dict[Path, str] = {}
-    if cfg.checkpoints is not None:
-        found = find(str(cfg.checkpoints), unit=_unit(cfg, tracker), pattern=cfg.pattern)
-    elif tracker is None or cfg.run is None:
-        raise ValueError("run and checkpoints are null; name a run, as run=<id>, or the folder of checkpoints, as checkpoints=<folder>")
-    else:
-        named = tracker.manifest.get("checkpoints")
-        entries = {int(step): entry for step, entry in named.items()} if isinstance(named, Mapping) else {}
-        found = {step: _place(Path(entry["path"]), tracker) for step, entry in entries.items()}
-        if not found or not all(path.is_file() for path in found.values()):
-            fetched = tracker.fetch_checkpoints(folder)
-            within = {} if fetched is None else find(fetched, unit=_unit(cfg, tracker), pattern=cfg.pattern)
-            found = within | {step: path for step, path in found.items() if path.is_file() or step not in within}
-        hashes = {path: entries[step]["sha256"] for step, path in found.items() if step in entries}
-        if not found:
-            raise FileNotFoundError(f"run {cfg.run} names no checkpoints and holds none; say where they are: checkpoints=<folder>")
-    if cfg.step is not None:
-        steps = {int(step) for step in (cfg.step if OmegaConf.is_list(cfg.step) else [cfg.step])}
-        if unknown := steps - found.keys():
-            raise ValueError(f"there is no checkpoint of step {sorted(unknown)}; there are those of {sorted(found)}")
-        found = {step: path for step, path in found.items() if step in steps}
-    return dict(sorted(found.items())), hashes
-
-
-def _place(path: Path, tracker: Tracker) -> Path:
-    """Where the file of this path is: there, or beside the store, if that has moved."""
-    beside = tracker.checkpoint_folder / path.name if tracker.checkpoint_folder is not None else path
-    return path if path.is_file() or not beside.is_file() else beside
-
-
-def _unit(cfg: DictConfig, tracker: Tracker | None) -> Unit:
-    unit = (tracker.manifest.get("step_unit") if tracker is not None else None) or cfg.unit
-    if unit not in ("epoch", "step"):
-        raise ValueError(f"unit is {unit!r}; allowed are 'epoch' and 'step'")
-    return cast(Unit, unit)
 
 
 def _shown(steps: Iterable[T], what: str) -> Iterable[T]:
@@ -370,14 +267,14 @@ def _exported(cfg: DictConfig, tracker: Tracker) -> bool:
 
 
 def _audited(cfg: DictConfig, tracker: Tracker | None, folder: Path) -> bool:
-    checkpoints, hashes = _checkpoints(cfg, tracker, folder)
+    checkpoints, hashes = saved.checkpoints_of(cfg, tracker, folder)
     known = {step: hashes[path] for step, path in checkpoints.items() if path in hashes}
     frozen = [str(name) for name in cfg.frozen]
     found = audit(
         checkpoints,
         instantiate(cfg.framework.read),
         hashes=known,
-        unit=_unit(cfg, tracker),
+        unit=saved.unit_of(cfg, tracker),
         frozen=frozen,
         progress=functools.partial(_shown, what="auditing"),
     )
@@ -519,7 +416,7 @@ def _counted(n: int, what: str) -> str:
 def _ask(cfg: DictConfig, asked: Mapping[str, object]) -> None:
     """One job: what its network answers, left in a folder that it shares with the jobs that differ in nothing but the step."""
     tracker = _copy(cfg)
-    cfg = _own_config(cfg, asked, tracker if cfg.run is not None else None)
+    cfg = saved.own_config(cfg, asked, tracker if cfg.run is not None else None)
     alike = OmegaConf.merge(cfg, {"step": None})
     where = Path(str(cfg.answers)) / hashlib.sha256(OmegaConf.to_yaml(alike).encode()).hexdigest()[:16]
     where.mkdir(exist_ok=True)
@@ -542,7 +439,7 @@ def _put_together(where: Path) -> bool:
         return True  # no job came as far as that, and each has said why
     cfg = OmegaConf.create(tasks[0]["config"])
     cfg.answers, cfg.step = None, sorted({step for task in tasks for step in task["steps"]})
-    tracker = _record(cfg)
+    tracker = saved.record(cfg)
     try:
         return _into(cfg, tasks[0]["asked"], tracker, where)
     finally:
