@@ -92,7 +92,7 @@ def run_training(cfg: DictConfig) -> float | None:
             kept = tracker.checkpoint_folder if cfg.checkpoint.keep else None
             callbacks.append(instantiate(cfg.callback)(probe=probe, tracker=tracker, checkpoints=kept))
         with _one_job(cfg, job):
-            instantiate(cfg.framework.fit)(network, data, callbacks=callbacks, metrics=tracker.metrics, **_remedy(cfg), **_trainer(cfg))
+            instantiate(cfg.framework.fit)(network, data, callbacks=callbacks, metrics=tracker.metrics, **_chosen(cfg), **_trainer(cfg))
         returned = None if cfg.objective is None else last_value(tracker.recording(), str(cfg.objective))
         failed = False
     except (KeyboardInterrupt, SystemExit):
@@ -113,7 +113,7 @@ def run_checkpoints(cfg: DictConfig) -> None:
     schedule: Schedule = instantiate(cfg.schedule)
     folder = Path(cfg.folder) if cfg.folder else home() / "checkpoints" / time.strftime("%Y-%m-%d_%H-%M-%S")
     callback = instantiate(cfg.callback)(folder=folder, schedule=schedule)
-    instantiate(cfg.framework.fit)(network, data, callbacks=[callback], **_remedy(cfg), **_trainer(cfg))
+    instantiate(cfg.framework.fit)(network, data, callbacks=[callback], **_chosen(cfg), **_trainer(cfg))
     saved = sorted(callback.checkpoints.saved, key=int)
     if not saved:
         raise SystemExit(f"netlapse: the schedule was due at no step of this training; no checkpoint in {folder}")
@@ -193,14 +193,14 @@ def _trainer(cfg: DictConfig) -> dict[str, Any]:
     return {str(name): value for name, value in options.items()}
 
 
-def _remedy(cfg: DictConfig) -> dict[str, object]:
-    """The keyword of `fit`, where there is one: a training of the user's own need not know it."""
-    return {"remedy": instantiate(cfg.remedy)} if cfg.get("remedy") else {}
+def _chosen(cfg: DictConfig) -> dict[str, object]:
+    """The keywords of `fit` that were chosen: a training of the user's own need not know them."""
+    return {name: instantiate(cfg[name]) for name in ("remedy", "penalty") if cfg.get(name)}
 
 
 def _params(cfg: DictConfig) -> dict[str, object]:
     """The few choices worth a column in MLflow; the whole config is the artifact `config.yaml`."""
-    chosen = {name: cfg[name].get("_target_", "").rpartition(".")[2] for name in ("data", "model", "layout", "remedy") if cfg.get(name)}
+    chosen = {name: cfg[name].get("_target_", "").rpartition(".")[2] for name in ("data", "model", "layout", "remedy", "penalty") if cfg.get(name)}
     if "layout" in (cfg.get("layout") or {}):  # what `over_time` is around
         chosen["layout"] = cfg.layout.layout.get("_target_", "").rpartition(".")[2]
     chosen["grouping"] = str(cfg.grouping.get("path", cfg.grouping._target_)).rpartition(".")[2]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,9 @@ from omegaconf import DictConfig
 
 import netlapse
 import netlapse.conf
+from netlapse import cli
 from netlapse.tracking.folder import FolderTracker
+from netlapse.training.penalty import Penalty
 from netlapse.training.remedies import Remedy
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +35,8 @@ NEEDS = {
     ("grouping", "attribute"): ["grouping._args_=[race]"],
     ("remedy", "group_balanced"): ["remedy.attribute=rotated"],
     ("remedy", "group_dro"): ["remedy.attribute=rotated"],
+    ("penalty", "confusions"): ['penalty.confusions=["3->5=2.0","5->3=0.5"]'],
+    ("penalty", "right_reasons"): ["masks=file", "masks.of.path={tmp}/masks.npz"],
     ("masks", "folder"): ["masks.of.folder={tmp}/images"],
     ("masks", "file"): ["masks.of.path={tmp}/masks.npz"],
     ("masks", "boxes"): ["masks.of.csv={tmp}/boxes.csv"],
@@ -70,8 +76,21 @@ def composed(overrides: list[str], name: str = "train") -> DictConfig:
 
 
 def run(program: str, *overrides: str, home: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"NETLAPSE_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, str(ROOT / program), *overrides], capture_output=True, text=True, env=environment, cwd=home, timeout=600)
+    """What the program does, but in this process: importing takes longer than what most tests run. Other files run it as users do."""
+    out, error, command = io.StringIO(), io.StringIO(), [str(ROOT / program), *overrides]
+    code: object = 0
+    with pytest.MonkeyPatch.context() as here, redirect_stdout(out), redirect_stderr(error):
+        here.setenv("NETLAPSE_HOME", str(home))
+        here.chdir(home)
+        here.setattr(sys, "argv", command)
+        try:
+            {"train.py": cli.train, "create_checkpoints.py": cli.checkpoints}[program]()
+        except SystemExit as ended:
+            code = ended.code
+    if isinstance(code, str):  # Python itself tells of it, where it ends
+        error.write(code)
+        code = 1
+    return subprocess.CompletedProcess(command, int(str(code or 0)), out.getvalue(), error.getvalue())
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["/".join(pair) for pair in CHOICES])
@@ -94,6 +113,8 @@ def test_every_choice_composes_and_can_be_built(group: str, choice: str, tmp_pat
         assert callable(instantiate(cfg.callback))
     elif group == "remedy" and cfg.remedy:
         assert isinstance(instantiate(cfg.remedy), Remedy)
+    elif group == "penalty" and cfg.penalty:
+        assert isinstance(instantiate(cfg.penalty), Penalty)
     elif group == "saliency":
         built = instantiate(cfg.saliency).methods
         assert built is None or all(callable(method) for method in built.values())

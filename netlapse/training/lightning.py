@@ -20,7 +20,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from netlapse.callbacks.lightning_sampling import AdaptiveSampler, AdaptiveSampling
 from netlapse.callbacks.sampling import told
 from netlapse.data.dataset import Dataset
+from netlapse.penalties import Penalties
 from netlapse.training import Metrics, check_choices, surviving
+from netlapse.training.penalised import Penalised, right_reasons
+from netlapse.training.penalty import Penalty, check_together
 from netlapse.training.remedies import (
     JTT,
     Adaptive,
@@ -48,13 +51,23 @@ class Classifier(pl.LightningModule):
 
     A network has losses of its own where it has a method `input_losses(inputs, labels)`; see `losses` here for what it returns. Its
     numbers are logged beside the loss.
+
+    penalties  by which the losses of inputs count, of training and validation alike; None: all once
     """
 
     def __init__(
-        self, network: nn.Module, *, optimizer: str = "adam", learning_rate: float = 1e-3, weight_decay: float = 0.0, momentum: float = 0.0
+        self,
+        network: nn.Module,
+        *,
+        optimizer: str = "adam",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        penalties: Penalties | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.penalised = None if penalties is None else Penalised(cross_entropy, penalties)
         self.optimizer, self.learning_rate, self.weight_decay, self.momentum = optimizer, learning_rate, weight_decay, momentum
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -75,6 +88,13 @@ class Classifier(pl.LightningModule):
         """What a batch is trained on, of the losses (n,) of its inputs."""
         return losses.mean()
 
+    def step_loss(self, inputs: Tensor, labels: Tensor, *more: Tensor) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        """What a batch is trained on, of one forward, and the rest of what `losses` returns; more: what a batch has beside these."""
+        losses, logits, numbers = self.losses(inputs, labels)
+        if self.penalised is not None:
+            losses = self.penalised.weigh(losses, logits, labels)
+        return self.batch_loss(losses, *more), logits, numbers
+
     def training_step(self, batch: Sequence[Tensor], batch_index: int) -> Tensor:
         return self._shared_step(batch, "train")
 
@@ -83,8 +103,7 @@ class Classifier(pl.LightningModule):
 
     def _shared_step(self, batch: Sequence[Tensor], part: str) -> Tensor:
         inputs, labels, *more = batch
-        losses, logits, numbers = self.losses(inputs, labels)
-        loss = self.batch_loss(losses, *more)
+        loss, logits, numbers = self.step_loss(inputs, labels, *more)
         said = {"loss": loss, "accuracy": (logits.argmax(dim=1) == labels).float().mean(), **numbers}
         self.log_dict({f"{part}_{name}": value for name, value in said.items()}, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=True)
         return loss
@@ -123,6 +142,25 @@ class GroupDROClassifier(Classifier):
     def on_train_epoch_end(self) -> None:
         for name, weight in zip(self.groups, self.group_weights):
             self.log(f"group_dro/weight/{name}", weight)
+
+
+class RightReasonsClassifier(Classifier):
+    """Trained to look inside of masks; a training batch has masks (n, h, w) as its third part.
+
+    See `netlapse.training.penalised.right_reasons`, whose mean over the inputs is added `weight` times and logged as `train_right_reasons`.
+    """
+
+    def __init__(self, network: nn.Module, weight: float, **options: Any) -> None:
+        super().__init__(network, **options)
+        self.weight = weight
+
+    def step_loss(self, inputs: Tensor, labels: Tensor, *more: Tensor) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        if not more:  # of validation
+            return super().step_loss(inputs, labels)
+        inputs = inputs.detach().requires_grad_()
+        loss, logits, numbers = super().step_loss(inputs, labels)
+        outside = right_reasons(logits, inputs, more[0]).mean()
+        return loss + self.weight * outside, logits, {**numbers, "right_reasons": outside.detach()}
 
 
 class FixedSampling(pl.Callback):
@@ -178,19 +216,25 @@ def fit(
     metrics: Metrics | None = None,
     progress: bool = True,
     remedy: Remedy | None = None,
+    penalty: Penalty | None = None,
     options: Mapping[str, object] | None = None,
 ) -> pl.Trainer:
     """Train the network on `data`, validate on its test part after each epoch, and return the trainer.
 
     metrics  is told the training's metrics and the optimiser's step; what it raises is reported once and ends nothing
     remedy   what is changed for the sake of small groups, see `netlapse.training.remedies`; None: nothing
+    penalty  what counts how often to begin with, and where to look, see `netlapse.training.penalty`. None: everything once, to be changed while
+             it trains by `netlapse.penalties.penalties_of` the module, but with group DRO, which weighs losses itself
     options  more arguments of `pytorch_lightning.Trainer`
 
-    Raises ValueError for a number of epochs or a batch size below 1, an unknown optimizer, a learning rate not above 0, and a remedy that goes by
-    an attribute which the training inputs, or some of them, have not got.
+    Raises ValueError for a number of epochs or a batch size below 1, an unknown optimizer, a learning rate not above 0, a remedy that goes by
+    an attribute which the training inputs, or some of them, have not got, and what `Penalty` does of these data, or together with group DRO.
     """
     check_choices(max_epochs, batch_size, optimizer, learning_rate, OPTIMIZERS)
     settings: dict[str, Any] = {"optimizer": optimizer, "learning_rate": learning_rate, "weight_decay": weight_decay, "momentum": momentum}
+    check_together(penalty, remedy)
+    chosen = penalty or Penalty()
+    penalties, masks = chosen.penalties(data), chosen.masks_of(data)
     sampling = _sampling(remedy, data, seed, batch_size)
     if isinstance(remedy, JTT):
         first = copy.deepcopy(network)
@@ -203,8 +247,11 @@ def fit(
         groups, names = groups_of(data, remedy.attribute, remedy.of)
         module: Classifier = GroupDROClassifier(network, names, remedy.step_size, **settings)
         dataset = TensorDataset(*dataset.tensors, torch.from_numpy(groups))
+    elif masks is not None:
+        module = RightReasonsClassifier(network, chosen.weight, penalties=penalties, **settings)
+        dataset = TensorDataset(*dataset.tensors, torch.from_numpy(masks))
     else:
-        module = Classifier(network, **settings)
+        module = Classifier(network, penalties=penalties, **settings)
     if sampling is not None:
         train = DataLoader(dataset, batch_size, sampler=sampling.sampler)
     else:
