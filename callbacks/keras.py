@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 SAMPLING = "netlapse sampling"
 """Among the `params` that all callbacks of a training share: what its epoch is drawn by, for those too that come before whoever draws."""
 
+OBSERVERS, CUT = "netlapse observers", "netlapse cut"
+"""Among the same: its ObserverCallbacks, and whether the training was stopped within an epoch, after which the weights are no epoch's."""
+
 
 class _Scheduled(keras.callbacks.Callback):  # type: ignore[misc]
     """Calls `due(step, logs)` where the training begins and whenever the schedule says so, once per step."""
@@ -58,7 +61,20 @@ class _Scheduled(keras.callbacks.Callback):  # type: ignore[misc]
             self._step("step", steps_taken(self.model), logs)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._step("epoch", epoch + 1, with_sampling(self, logs))
+        if not (self.params or {}).get(CUT):
+            self._step("epoch", epoch + 1, with_sampling(self, logs))
+
+    def ask(self, epoch: int, logs: Mapping[str, float] | None, *, over: bool) -> int:
+        """Have it called at the next step of the schedule's unit, due or not, which may be now; returns that step.
+
+        epoch  the one that is under way, or, with its `logs`, is over
+        """
+        assert self._clock is not None
+        self._clock.ask()
+        step, now = (steps_taken(self.model), True) if self.schedule.unit == "step" else (epoch + 1, over)
+        if now:
+            self._step(self.schedule.unit, step, with_sampling(self, logs))
+        return step
 
 
 class CheckpointCallback(_Scheduled):
@@ -113,6 +129,7 @@ class ObserverCallback(Observing, _Scheduled):
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         super().on_train_begin(logs)
+        (self.params or {}).setdefault(OBSERVERS, []).append(self)
         self.abandon()  # of a training that ended in an error nobody was told
 
     def begin(self, epoch: int) -> None:

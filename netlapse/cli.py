@@ -91,6 +91,8 @@ def run_training(cfg: DictConfig) -> float | None:
         if probe is not None:
             kept = tracker.checkpoint_folder if cfg.checkpoint.keep else None
             callbacks.append(instantiate(cfg.callback)(probe=probe, tracker=tracker, checkpoints=kept))
+        if cfg.steer and cfg.framework.get("steering"):  # a training of the user's own need not have one
+            callbacks.append(instantiate(cfg.framework.steering)(run=tracker))
         with _one_job(cfg, job):
             instantiate(cfg.framework.fit)(network, data, callbacks=callbacks, metrics=tracker.metrics, **_chosen(cfg), **_trainer(cfg))
         returned = None if cfg.objective is None else last_value(tracker.recording(), str(cfg.objective))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from netlapse.steering.boxes import Box
 from netlapse.steering.orders import Answer, Order, next_sequence, now
@@ -19,6 +19,13 @@ def put(box: Box, command: str, **changed: object) -> Order:
     order = Order(**(fields | changed))  # type: ignore[arg-type]
     box.write(order.entry)
     return order
+
+
+def arrives(orders: Collection[Order], box: Box, command: str) -> None:
+    """Put a command into a box and wait until the training has it among its orders."""
+    known = len(orders)
+    put(box, command)
+    until(lambda: len(orders) > known, "the arrival of a command")
 
 
 def until(happened: Callable[[], object], what: str) -> None:

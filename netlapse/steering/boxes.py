@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -41,8 +42,12 @@ class FolderBox:
         self.address, self.run = str(self._folder), self._folder.name
 
     def read(self) -> dict[str, str]:
-        files = [path for path in (self._folder / FOLDER).glob("*") if _NAME.fullmatch(path.name) and path.is_file()]
-        return {f"netlapse.{path.name}": path.read_text(errors="replace") for path in sorted(files)}
+        found = {}
+        for path in sorted((self._folder / FOLDER).glob("*")):
+            if _NAME.fullmatch(path.name):
+                with suppress(FileNotFoundError, IsADirectoryError):  # answered and cleared away in between
+                    found[f"netlapse.{path.name}"] = path.read_text(errors="replace")
+        return found
 
     def write(self, entries: Mapping[str, str]) -> None:
         for key, text in entries.items():

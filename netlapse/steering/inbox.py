@@ -34,8 +34,8 @@ class Inbox:
     A box that fails or is silent is said once in the log; commands and answers wait until it answers again.
     """
 
-    def __init__(self, box: Box, *, seconds: float = POLL_SECONDS) -> None:
-        self._box, self._seconds = box, seconds
+    def __init__(self, box: Box) -> None:
+        self._box = box
         self._book = Book(box.run)
         self.orders: deque[Order] = deque()
         self._arrived, self._wake, self._closing = threading.Event(), threading.Event(), threading.Event()
@@ -74,7 +74,7 @@ class Inbox:
             closing, spent = self._closing.is_set(), time.thread_time()
             try:
                 if not closing and time.monotonic() >= look:
-                    look = time.monotonic() + self._seconds
+                    look = time.monotonic() + POLL_SECONDS
                     self._look()
                 if self._opened:
                     self._write()
@@ -82,10 +82,10 @@ class Inbox:
             except Exception as error:  # whatever a store raises must not end the thread: it may answer again
                 self._failures += 1
                 self._tell(error)
-                look = time.monotonic() + min(self._seconds * 2**self._failures, MOST_SECONDS)
+                look = time.monotonic() + min(POLL_SECONDS * 2**self._failures, MOST_SECONDS)
             if closing:
                 return
-            look = max(look, time.monotonic() + (time.thread_time() - spent) / SHARE - self._seconds)
+            look = max(look, time.monotonic() + (time.thread_time() - spent) / SHARE - POLL_SECONDS)
             # An answer does not make a silent store talk.
             (self._closing if self._failures else self._wake).wait(max(look - time.monotonic(), 0.0))
             self._wake.clear()

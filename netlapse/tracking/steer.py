@@ -13,8 +13,9 @@ from netlapse.steering.commands import parse
 from netlapse.steering.orders import Answer
 from netlapse.steering.sending import send
 from netlapse.tracking.secrecy import discreet, scrubbed
-from netlapse.tracking.store import brief, is_server, silence
+from netlapse.tracking.store import brief, silence
 from netlapse.tracking.store import tracking_uri as usual
+from netlapse.tracking.tags import TagBox
 
 USAGE = (
     "usage: ./run steer run=<id or folder> [wait=60] pause | resume | stop | checkpoint | observe | lr=0.01 | weight_decay=0.001 | "
@@ -34,10 +35,11 @@ def steer(run: str, command: str, tracking_uri: str | None = None, *, wait: floa
     """
     parse(command)  # before anybody is asked for anything
     uri = tracking_uri or usual()
-    if is_server(uri) and (why := silence(uri)) is not None:
-        raise ConnectionError(f"no MLflow server answers at {scrubbed(uri)} ({why}); nothing was sent")
     with discreet():
-        return send(box_at(run, uri), command, seconds=wait)
+        box = box_at(run, uri)
+        if isinstance(box, TagBox) and (why := silence(uri)) is not None:
+            raise ConnectionError(f"no MLflow server answers at {scrubbed(uri)} ({why}); nothing was sent")
+        return send(box, command, seconds=wait)
 
 
 def main(arguments: Sequence[str]) -> int:

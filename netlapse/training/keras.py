@@ -13,6 +13,7 @@ import numpy as np
 
 from netlapse.callbacks.keras import ObserverCallback, renamed, steps_taken
 from netlapse.callbacks.keras_sampling import WeightedSampling
+from netlapse.callbacks.keras_steering import SteeringCallback
 from netlapse.data.dataset import Dataset
 from netlapse.training import Metrics, check_choices, surviving
 from netlapse.training.keras_remedies import (
@@ -124,7 +125,7 @@ def fit(
         )
     except BaseException:
         for callback in callbacks:
-            if isinstance(callback, ObserverCallback):
+            if isinstance(callback, ObserverCallback | SteeringCallback):
                 callback.abandon()
         raise
 
