@@ -234,7 +234,7 @@ def test_an_input_is_followed_over_the_steps_with_its_maps_wherever_they_were_re
             tab.tell(f"{{ const s = document.querySelector('#followed select'); s.value = {input}; s.dispatchEvent(new Event('change')); }}")
             tab.settle()
             assert tab.text("#followed > .hint").startswith(note)
-            assert tab.text("#followed caption") == f"input image {input}, label {probe.labels[input]}"
+            assert tab.text("#followed caption") == f"input {input} (image {input}), label {probe.labels[input]}"
             for row, method in enumerate(("gradient", "grad_cam")):
                 for step in range(5):
                     why = density_shown(tab, row, step)

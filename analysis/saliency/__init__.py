@@ -6,7 +6,7 @@ image cannot be compared over checkpoints. Everything here asks the network for 
 
 from netlapse.analysis.fullgradient import full_gradient, fullgrad, simple_fullgrad, smooth_fullgrad
 from netlapse.analysis.onepass import Method
-from netlapse.analysis.saliency.analysis import DENSITY_LIMIT, saliency
+from netlapse.analysis.saliency.analysis import DENSITY_LIMIT, default_methods, saliency
 from netlapse.analysis.saliency.base import batches, one_hot, resize
 from netlapse.analysis.saliency.cam import grad_cam, spatial_layer
 from netlapse.analysis.saliency.faithfulness import (
@@ -40,6 +40,7 @@ __all__ = [
     "boxes",
     "chosen_of",
     "concentration",
+    "default_methods",
     "density",
     "distance",
     "distance_to_others",

@@ -128,7 +128,7 @@ def saliency(
     if measures:
         null = partial(measured_null, measures, network, images[q], asked[q], snapshot.batch_size)
         random = snapshot.once("measures_null", null)
-    named = _default(network, images) if methods is None else _named(methods)
+    named = default_methods(network, images) if methods is None else _named(methods)
     answer = answered(named, network, images, asked)
     for name, method in named.items():
         maps = snapshot.once(f"maps/{name}", lambda: _checked_maps(name, answer(name), len(images)))  # noqa: B023 - called at once
@@ -272,7 +272,8 @@ def _of_class(target: Target) -> list[str]:
     return [] if target in ("label", "predicted") else ["the runner-up" if target == "runner_up" else f"class {target}"]
 
 
-def _default(network: Network, inputs: Array) -> dict[str, Method]:
+def default_methods(network: Network, inputs: Array) -> dict[str, Method]:
+    """`gradient`, and `grad_cam` where the network has a spatial layer, as it answers to inputs (n, h, w, c)."""
     spatial = any(is_spatial(layer) for layer in network.describe(inputs[:2]))
     return {"gradient": gradient, "grad_cam": grad_cam} if spatial else {"gradient": gradient}
 

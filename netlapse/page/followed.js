@@ -68,9 +68,7 @@ function drawFollowed(root) {
 function followedNote() {
   const input = state.followed;
   if (input === null) return ["Press an input of a list above, or choose one that has maps."];
-  const number = pageNumberOf(input);
-  const id = number >= 0 && inputs.ids ? inputs.ids[number] : input;
-  const command = make("code", {}, `./run explain run=${manifest.run_id || "<id>"} input=${/^[\w.-]+$/.test(id) ? id : input}`);
+  const command = make("code", {}, `./run explain run=${manifest.run_id || "<id>"} input=${input}`);
   const found = mapped.get(input);
   if (!run.saliency) return ["No maps: this run recorded no saliency. Of saved checkpoints they are drawn by ", command, "."];
   if (!found) return [`No maps: they were recorded of ${plural(run.saliency.inputs.length, "fixed input")}${run.saliency.chosen ? " and of those chosen at each " + unitOfStep : ""}, and this is none of them. Of saved checkpoints they are drawn by `, command, "."];

@@ -29,9 +29,11 @@ function inputsOf(kind, index) {
 // The page's number of an input of the probe, or -1: only some have a picture or an id.
 const pageNumberOf = (input) => (inputs ? inputs.at.indexOf(input) : -1);
 
+// By its place in the probe, and its id where that says something else.
 function inputName(input) {
   const number = pageNumberOf(input);
-  return `input ${number >= 0 && inputs.ids ? inputs.ids[number] : input}`;
+  const id = number >= 0 && inputs.ids ? inputs.ids[number] : String(input);
+  return `input ${input}${id === String(input) ? "" : ` (${id})`}`;
 }
 
 function drawHistories(root) {
