@@ -91,9 +91,14 @@ def parts(y_true: Tensor) -> tuple[Tensor, Tensor | None]:
     return ops.reshape(whole, (-1,)), None
 
 
+def has_own_loss(network: keras.Model) -> bool:
+    """Whether the network is trained by more than the loss that it is compiled with."""
+    return type(network).compute_loss is not keras.Model.compute_loss or type(network).train_step is not keras.Model.train_step
+
+
 def check_cross_entropy(network: keras.Model) -> None:
     """Raises ValueError for a network with a loss of its own, whose inputs' losses are not known here."""
-    if type(network).compute_loss is not keras.Model.compute_loss or type(network).train_step is not keras.Model.train_step:
+    if has_own_loss(network):
         raise ValueError(
             f"group DRO weighs the cross entropy of each input, and {type(network).__name__} has a loss of its own; expected another remedy, "
             "a network without, or framework=torch"
