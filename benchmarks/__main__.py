@@ -29,6 +29,7 @@ BENCHMARKS = {
     "occlusion": "1",
     "render": "1",
     "debiasing": "1",
+    "events": "1",
     "server": "1",
     "training": None,
     "overhead": None,

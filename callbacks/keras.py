@@ -112,7 +112,10 @@ class ObserverCallback(Observing, _Scheduled):
     strict       raise what fails in an analysis or the tracker, instead of reporting it and training on
     max_overhead  seconds spent observing over seconds spent training, at most: scheduled steps that would cost more are left out, and told
                  in the record; of those only the training's metrics and the checkpoint are kept. None: no limit
-    stop_on      kinds of events that end the training once the step is recorded: "fairness/gap", "fairness/*"; none: it is never ended
+    stop_on      kinds of events that end the training once the step is recorded: "changes/plateau", "fairness/*"; none: it is never ended
+    save_on      kinds of events: a checkpoint is kept of the steps at which one of them is noticed, and of no others; in `checkpoints`, None:
+                 beside the record
+    after_event  so many further steps, as the schedule counts them, are observed after one at which an event was noticed, due or not
 
     A training that goes on (`initial_epoch`, BackupAndRestore) into the record it began goes on with that record: what was
     found at the step it goes on from stays. One that is interrupted by SIGINT or SIGTERM closes its record within seconds;
@@ -155,11 +158,20 @@ class ObserverCallback(Observing, _Scheduled):
         if self.observer is None or self.network is None or self.stop:  # a batch that Keras trains on before it ends is no epoch
             return
         with self.network.undisturbed():
-            if self.checkpoints is not None:
-                self.observer.keep(self.checkpoints, step, self.model.save)
+            if self.saves_all:
+                self._keep(step)
             self.observe(self.network, step, metrics)
+            if self.saves:
+                self._keep(step)
+        if self.watches and self._clock is not None:
+            self._clock.watch(self.watches)
         if self.stop:
             self.model.stop_training = True
+
+    def _keep(self, step: int) -> None:
+        assert self.observer is not None
+        assert self.checkpoints is not None
+        self.observer.keep(self.checkpoints, step, self.model.save)
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         if self._clock is None and self.tracker is not None and steps_taken(self.model) > 0:

@@ -104,7 +104,10 @@ class ObserverCallback(Observing, _Scheduled):
     strict       raise what fails in an analysis or the tracker, instead of reporting it and training on
     max_overhead  seconds spent observing over seconds spent training, at most: scheduled steps that would cost more are left out, and told
                  in the record; of those only the training's metrics and the checkpoint are kept. None: no limit
-    stop_on      kinds of events that end the training once the step is recorded: "fairness/gap", "fairness/*"; none: it is never ended
+    stop_on      kinds of events that end the training once the step is recorded: "changes/plateau", "fairness/*"; none: it is never ended
+    save_on      kinds of events: a checkpoint is kept of the steps at which one of them is noticed, and of no others; in `checkpoints`, None:
+                 beside the record
+    after_event  so many further steps, as the schedule counts them, are observed after one at which an event was noticed, due or not
 
     A training that goes on from a checkpoint, into the record it began, goes on with that record: what was found at the
     step of the checkpoint stays. Several of these callbacks write to a record each; only the first one to the logger's run.
@@ -152,18 +155,27 @@ class ObserverCallback(Observing, _Scheduled):
                 shared.processes.led(partial(self._observe, shared, step), tasks)
                 if self.stop_on:
                     trainer.should_stop |= shared.processes.from_first(lambda: self.stop)
+                if self.after_event and (steps := shared.processes.from_first(lambda: self.watches)):
+                    self._clock.watch(steps)
 
     def _observe(self, shared: SharedPass, step: int) -> None:
         """In the first process; in all of them only what is asked for together."""
         if self.observer is None:
             return
         together, attempt = shared.processes.together, self.observer.attempt
-        if self.checkpoints is not None:
-            attempt("checkpoint", together, "checkpoint", self.checkpoints, step)
-            attempt("tracker, naming checkpoints", self.observer.tracker.describe, {"checkpoints": self.checkpoints.saved})
+        if self.saves_all:
+            self._keep(shared, step)
         metrics = attempt("the training's metrics", together, "metrics") or [{}]
         answers = Answers(show=shared.show) if shared.processes.size > 1 else None
         self.observe(shared.network, step, cast(Mapping[str, float], metrics[0]), answers)
+        if self.saves:
+            self._keep(shared, step)
+
+    def _keep(self, shared: SharedPass, step: int) -> None:
+        assert self.observer is not None
+        assert self.checkpoints is not None
+        self.observer.attempt("checkpoint", shared.processes.together, "checkpoint", self.checkpoints, step)
+        self.observer.attempt("tracker, naming checkpoints", self.observer.tracker.describe, {"checkpoints": self.checkpoints.saved})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         with restored_random_states():

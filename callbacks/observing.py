@@ -47,27 +47,42 @@ class Observing:
         channels_first: bool | None = None,
         strict: bool = False,
         stop_on: Sequence[str] = (),
+        save_on: Sequence[str] = (),
+        after_event: int = 0,
         max_overhead: float | None = None,
     ) -> None:
         if max_overhead is not None and not 0 < max_overhead < math.inf:
             raise ValueError(f"ObserverCallback was given max_overhead={max_overhead}; expected a share above 0, such as 0.05, or None for no limit")
+        if isinstance(after_event, bool) or not isinstance(after_event, int) or after_event < 0:
+            raise ValueError(f"ObserverCallback was given after_event={after_event!r}; expected how many further steps are observed, 0 for none")
         super().__init__(schedule or every_epoch())  # type: ignore[call-arg]  # the callback this is mixed into
         self.probe, self.analyses, self.layers, self.grouping = probe, analyses, layers, grouping
         self.tracker, self.module, self.output, self.channels_first = tracker, module, output, channels_first
         self.checkpoints = Checkpoints(checkpoints, self.suffix) if checkpoints is not None else None
         self.per_class, self.seed, self.batch_size, self.strict = per_class, seed, batch_size, strict
-        self.stop_on = stop_on
+        self.stop_on, self.save_on, self.after_event = stop_on, save_on, after_event
         self.stop = False
         """Whether the training is to end: an event of a chosen kind has begun."""
+        self.saves = False
+        """Whether a checkpoint is to be kept now: an event of a chosen kind has begun at this step."""
+        self.watches = 0
+        """How many of the next steps are to be observed, due or not: an event has begun at this step."""
         self.max_overhead = max_overhead
         self.observer: Observer | None = None
         self._goes_on = False
         self._thinned: list[int] = []
+        self._watched = -1  # the last step that is observed for an event before it
+
+    @property
+    def saves_all(self) -> bool:
+        """Whether a checkpoint is kept of every observed step."""
+        return self.checkpoints is not None and not self.save_on
 
     def open(self, network: Network, model: str, probe: ProbeSet, own_tracker: Callable[[], Tracker], *, goes_on: bool) -> None:
         """Open the record; `goes_on` where the training began earlier.
 
-        Raises what `Observer.start` does, and ValueError for events to stop on that the analyses do not tell of.
+        Raises what `Observer.start` does, and ValueError for events to stop or save on that the analyses do not tell of, and to save on where
+        no folder is known.
         """
         analyses = default_analyses(probe) if self.analyses is None else self.analyses
         tracker = self.tracker if self.tracker is not None else own_tracker()
@@ -76,6 +91,14 @@ class Observing:
             on_event=self._happened,
         )  # fmt: skip
         self.stop, self._ending = False, chosen(self.stop_on, self.observer.analyses)
+        self._saving, self._watched = chosen(self.save_on, self.observer.analyses), -1
+        if self.save_on and self.checkpoints is None:
+            if tracker.checkpoint_folder is None:
+                raise ValueError(
+                    f"ObserverCallback is to save on {list(self.save_on)}, and this record has no place for checkpoints; "
+                    "give the folder, checkpoints=..., or another tracker"
+                )
+            self.checkpoints = Checkpoints(tracker.checkpoint_folder, self.suffix)
         about: dict[str, object] = {"model": model, "step_unit": self.schedule.unit, "framework": self.framework, "command": " ".join(sys.argv)}
         if self.module is not None:
             about["module"] = self.module
@@ -90,6 +113,9 @@ class Observing:
         """Log the training's metrics and what the analyses find at this step; `answers` as in `Observer.observe`."""
         if self.observer is None:
             return
+        self.saves, self.watches = False, 0
+        if step <= self._watched and not self.schedule.due(step):
+            self._say_added(step)
         extra = {"training": Findings(scalars={f"training/{name}": value for name, value in metrics.items()})} if metrics else None
         if self.max_overhead is None or self._goes_on or self.observer.overhead.affords(self.max_overhead):
             self._say_thinned()
@@ -97,9 +123,13 @@ class Observing:
         else:
             self._thinned.append(step)
             self.observer.observe(network, step, extra=extra, only=())
+        if self.watches:
+            self._watched = step + self.watches
 
     def _happened(self, analysis: str, event: Event) -> None:
         kind = f"{analysis}/{event.kind}"
+        self.watches = self.after_event
+        self.saves |= kind in self._saving
         if kind in self._ending and not self.stop and self.observer is not None:
             self.stop = True
             why = f"by {kind} at step {event.step}: {event.sentence}"
@@ -114,6 +144,15 @@ class Observing:
             observer.finish(failed=failed)
             if self.tracker is None:
                 print(f"netlapse: recorded in {observer.tracker.place}")
+
+    def _say_added(self, step: int) -> None:
+        """Put down a step that is observed though the schedule does not say so."""
+        if self.observer is None:
+            return
+        before = self.observer.tracker.manifest.get("added")
+        known = before.get("steps", []) if isinstance(before, Mapping) else []
+        told = {"after_event": self.after_event, "steps": sorted({*known, step})}
+        self.observer.attempt("tracker, naming what was added", self.observer.tracker.describe, {"added": told})
 
     def _say_thinned(self) -> None:
         """Put down the steps that were left out so far: not at each of them, which would cost what leaving out saves."""

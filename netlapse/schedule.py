@@ -29,7 +29,11 @@ class Clock:
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule, self._last = schedule, -1
-        self._asked = False
+        self._asked, self._until = False, -1
+
+    def watch(self, n: int) -> None:
+        """Have it strike at the next n steps, due or not."""
+        self._until = self._last + n
 
     def ask(self) -> None:
         """Have it strike at the next step of its unit, due or not; a step at which it has just struck is that one."""
@@ -39,7 +43,7 @@ class Clock:
         if unit != self._schedule.unit:
             return False
         asked, self._asked = self._asked, False
-        if step == self._last or not (asked or self._schedule.due(step)):
+        if step == self._last or not (asked or step <= self._until or self._schedule.due(step)):
             return False
         self._last = step
         return True

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from netlapse.callbacks.keras import ObserverCallback, steps_taken
-from netlapse.schedule import every_steps
+from netlapse.schedule import at, every_steps
+from netlapse.tracking.folder import FolderTracker
 from netlapse.tracking.memory import MemoryTracker
 from tests.keras_training import data, probe, train
 from tests.test_events import noticing
@@ -60,3 +62,20 @@ def test_a_stopped_training_may_go_on() -> None:
 def test_events_that_nobody_tells_of_are_refused_before_the_first_batch() -> None:
     with pytest.raises(ValueError, match=re.escape("no event is of the kinds ['fairness/gap']; the analyses ['bell', 'other'] tell of")):
         train([stopping(MemoryTracker(), stop_on=["fairness/gap"])])
+
+
+# ---- what follows an event -------------------------------------------------------------------------------------------
+
+
+def test_after_an_event_steps_are_observed_that_are_not_due_and_the_record_says_which() -> None:
+    tracker = MemoryTracker()
+    train([stopping(tracker, schedule=at([0, 2, 9], "step"), after_event=2)], epochs=3)
+    assert set(tracker.findings["bell"]) == {0, 1, 2, 3, 4, 9}  # rung at 0, 1 and 2
+    assert tracker.manifest["added"] == {"after_event": 2, "steps": [1, 3, 4]}
+
+
+def test_a_checkpoint_is_kept_of_the_steps_of_chosen_events_and_of_no_others(tmp_path: Path) -> None:
+    tracker = FolderTracker(tmp_path / "record")
+    train([stopping(tracker, save_on=["bell/change"])], epochs=4)
+    assert [path.name for path in sorted(tracker.checkpoint_folder.iterdir())] == ["step_00000001.keras", "step_00000002.keras"]
+    assert list(tracker.manifest["checkpoints"]) == ["1", "2"]  # type: ignore[call-overload]

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from netlapse.schedule import Schedule, at, every_epoch, every_steps, log_spaced
+from netlapse.schedule import Clock, Schedule, at, every_epoch, every_steps, log_spaced
 
 
 def due(schedule: Schedule, until: int) -> list[int]:
@@ -78,3 +78,14 @@ def test_unknown_units_are_refused() -> None:
     for make in (lambda: at([1], unit="batch"), lambda: log_spaced(unit="batch")):  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="schedule: unit is 'batch'; allowed are 'epoch' and 'step'"):
             make()
+
+
+def test_a_clock_that_watches_strikes_at_the_next_steps_due_or_not_and_then_as_before() -> None:
+    clock = Clock(every_steps(10))
+    struck = []
+    for step in range(41):
+        if clock.strikes("step", step):
+            struck.append(step)
+            if step == 20:
+                clock.watch(3)
+    assert struck == [0, 10, 20, 21, 22, 23, 30, 40]
