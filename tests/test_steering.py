@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -221,8 +223,6 @@ class Listening:
 
 
 def refused(answer: Answer) -> Answer:
-    from dataclasses import replace
-
     return replace(answer, state="refused")
 
 
@@ -460,3 +460,37 @@ def test_who_sent_it_and_when_is_in_the_answer(box: FolderBox, training: Listeni
     assert before <= answer.sent <= answer.taken
     assert "@" in answer.by
     assert json.loads(box.read()["netlapse.answers"])["answers"][0]["by"] == answer.by
+
+
+def test_the_docs_name_all_commands_and_their_blocks_run(own_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import re
+    import shlex
+
+    import pytorch_lightning as pl
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from netlapse.models.torch import cnn
+    from netlapse.training.lightning import Classifier
+
+    text = (ROOT / "docs" / "steering.md").read_text()
+    assert all(f"| `{word}` |" in text for word in PLAIN)
+    by_hand, script = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    commands = [shlex.split(line) for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
+    tracker = MlflowTracker()
+    listening = Listening(TagBox(tracker.run_id))
+    until(lambda: read_answers(TagBox(tracker.run_id).read()).state == "training", "a training that listens")
+    exec(by_hand, {"run_id": tracker.run_id})
+    for _, _, run, *words in commands:
+        result = shell(run.replace("$RUN", tracker.run_id), *words)
+        assert result.returncode == 0, result.stderr
+    assert [taken.text for taken in listening.taken] == ["lr=0.002", *(word for _, _, _, *words in commands for word in words)]
+    listening.close()
+    tracker.finish()
+    x, y = torch.rand(12, 1, 8, 8), torch.arange(12) % 3
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
+    monkeypatch.setattr(pl, "Trainer", partial(pl.Trainer, **quiet))
+    exec(script, {"x": x, "y": y, "model": Classifier(cnn((8, 8, 1), 3, channels=(4,), hidden=8)), "loader": DataLoader(TensorDataset(x, y), 4)})
+    client = MlflowClient(f"sqlite:///{own_place / 'mlflow.db'}")
+    last = client.search_runs(["1"], order_by=["attributes.start_time DESC"])[0]
+    assert json.loads(last.data.tags["netlapse.answers"])["state"] == "over"
