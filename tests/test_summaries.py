@@ -104,6 +104,26 @@ def test_a_storyboard_shows_runs_with_units_in_another_order_alike() -> None:
     np.testing.assert_array_equal(picture, again)
 
 
+def test_runs_that_differ_in_their_layouts_are_each_on_their_own() -> None:
+    """On one layout all would look alike, and what was asked is which layout shows most."""
+    runs = runs_of(
+        sweep_of(*(child(f"layout={layout} seed=0", recorded_run(1, orders=orders)) for layout, orders in (("flas", {}), ("pca", ORDERS))))
+    )
+    found = shared(runs, "fc1")
+    assert (found.by, found.members, found.left_out) == ("own", (0, 1), {})
+    for run, places in zip(runs, found.places):
+        last = run.recording.findings["topomap"][max(run.recording.findings["topomap"])]
+        np.testing.assert_array_equal(places, last.arrays["positions/fc1"])
+
+
+def test_names_of_runs_are_short_where_they_stay_distinct() -> None:
+    given = ["seed=1 model.channels=[16,8]", "seed=0 model.channels=[16,8]", "seed=0 model.channels=[8,16]"]
+    runs = runs_of(sweep_of(*(child(each, None) for each in given)))
+    assert [run.name for run in runs] == ["channels=[8,16] seed=0", "channels=[16,8] seed=0", "channels=[16,8] seed=1"]
+    runs = runs_of(sweep_of(child("a.rate=1 b.rate=2", None), child("a.rate=2 b.rate=1", None)))
+    assert [run.name for run in runs] == ["a.rate=1 b.rate=2", "a.rate=2 b.rate=1"]
+
+
 def test_runs_without_the_layer_or_that_did_not_finish_are_left_out_and_told_of(tmp_path: Path) -> None:
     children = [
         child("model=a seed=1", recorded_run(1)),

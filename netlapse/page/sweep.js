@@ -21,11 +21,15 @@ function curveAt(curve, index) {
 
 // ------------------------------------------------------------------------------------------------- what the bar asks
 
+function ownLayouts() {
+  return run.layers.some(({ reference }) => reference === null);
+}
+
 function barNote(last) {
   const out = [];
   if (!last) out.push(make("span", {}, `One ${unitOfStep} was observed: there is nothing to play.`));
   const layer = layerOfSweep();
-  if (layer) out.push(make("span", {}, `units ${layer.by}, on the layout of ${layer.reference}`));
+  if (layer) out.push(make("span", {}, `units ${layer.by}${layer.reference === null ? "" : `, on the layout of ${layer.reference}`}`));
   return out;
 }
 
@@ -47,7 +51,7 @@ function drawSweepHeader() {
     make("h1", {}, manifest.title || "A sweep"),
     make("dl", { class: "facts" }, facts.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text)))),
     run.layers.length
-      ? make("p", { class: "lede" }, make("strong", {}, "How to read it: "), "each map is one layer of one run while it looks at one group of inputs; units lie where their counterparts in the run of reference do, so the same place means the same in all rows. ", make("b", { class: "red" }, "Red"), " units respond more to this group than to the average group, ", make("b", { class: "blue" }, "blue"), " ones less.")
+      ? make("p", { class: "lede" }, make("strong", {}, "How to read it: "), "each map is one layer of one run while it looks at one group of inputs; ", ownLayouts() ? "each run has a layout of its own, so only within a row does the same place mean the same. " : "units lie where their counterparts in the run of reference do, so the same place means the same in all rows. ", make("b", { class: "red" }, "Red"), " units respond more to this group than to the average group, ", make("b", { class: "blue" }, "blue"), " ones less.")
       : make("p", { class: "notice" }, "No layer of two runs could be compared, so there are no maps here."),
   );
   if (run.left_out.length) document.getElementById("header").append(make("p", { class: "notice" }, make("strong", {}, "Left out: "), `${run.left_out.join(", ")}, because with them this page would be too large to be shown. They are in the runs.`));

@@ -3,8 +3,8 @@
 Its JSON is that of `netlapse.report`, with runs in the place of one:
 
 runs     a name, a state and `why` it is none of a layer's maps; `curves` are name -> for each run its steps and values, or None
-layers   each with its `cells`, one for each run or None: as a layer of `netlapse.report`, but for the units that have a place on the layout that
-         the runs share; and `alike`, CKA (s, r, r) int16 as contrasts are, of the runs `members` at the `steps`
+layers   each with the name of the run of `reference`, None where each run has its own layout, and its `cells`, one for each run or None:
+         as a layer of `netlapse.report`, but for the units that have a place on the layout that the runs share; and `alike`, CKA (s, r, r) int16 as contrasts are, of the runs `members` at the `steps`
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _layer(
     return {
         "name": found.layer,
         "by": BY[found.by],
-        "reference": runs[found.members[found.reference]].name,
+        "reference": None if found.by == "own" else runs[found.members[found.reference]].name,
         "cells": [_cell(runs[place], found, member[place], steps, groups, geometries) if place in member else None for place in shown],
         "notes": [found.notes[member[place]] if place in member else found.left_out.get(place, "") for place in shown],
         "alike": _packed(alike(runs, found.layer), shown),

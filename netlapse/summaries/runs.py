@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,11 +54,12 @@ def runs_of(sweep: Sweep) -> tuple[Run, ...]:
     """
     children = list(sweep.last.values())
     given = [dict(word.partition("=")[::2] for word in child.overrides) for child in children]
-    keys = dict.fromkeys(key for each in given for key in each)
+    keys = sorted(dict.fromkeys(key for each in given for key in each), key=lambda key: key == "seed")  # repeats stand side by side
     differing = [key for key in keys if len({each.get(key) for each in given}) > 1]
     told = [{key: each[key] for key in differing if key in each} for each in given]
     order = sorted(range(len(children)), key=lambda place: [_size(told[place].get(key)) for key in differing])
-    return tuple(_run(children[place], told[place]) for place in order)
+    called = _short(differing)
+    return tuple(_run(children[place], told[place], called) for place in order)
 
 
 def parameters(runs: Sequence[Run]) -> list[str]:
@@ -77,8 +79,14 @@ def profiled(run: Run) -> list[str]:
     return [name.removeprefix("profile/") for name in by_step[max(by_step)].arrays if name.startswith("profile/")] if by_step else []
 
 
-def _run(child: Child, given: Mapping[str, str]) -> Run:
-    name = " ".join(f"{key.lstrip('+')}={value}" for key, value in given.items()) or " ".join(child.overrides) or child.run
+def _short(keys: Sequence[str]) -> dict[str, str]:
+    """What a key is called in the name of a run: its last word, where no other key ends in the same."""
+    last = {key: key.lstrip("+~").rpartition(".")[2] for key in keys}
+    return {key: word if [*last.values()].count(word) == 1 else key.lstrip("+~") for key, word in last.items()}
+
+
+def _run(child: Child, given: Mapping[str, str], called: Mapping[str, str]) -> Run:
+    name = " ".join(f"{called[key]}={value}" for key, value in given.items()) or " ".join(child.overrides) or child.run
     try:
         whole = child.recording(wanted=_wanted)
     except FileNotFoundError:  # it failed before there was anything to record
@@ -104,11 +112,11 @@ def _of(arrays: Mapping[str, Array], parts: Sequence[str]) -> dict[str, Array]:
     return {name: values for name, values in arrays.items() if name.partition("/")[0] in parts}
 
 
-def _size(value: str | None) -> tuple[int, float, str]:
-    """For an order in which nothing is first, then numbers by their size, then words."""
+def _size(value: str | None) -> tuple[int, float, list[tuple[float, str]]]:
+    """For an order in which nothing is first, then numbers by their size, then words, in which numbers go by their size too."""
     if value is None:
-        return 0, 0.0, ""
+        return 0, 0.0, []
     try:
-        return 1, float(value), value
+        return 1, float(value), []
     except ValueError:
-        return 2, 0.0, value
+        return 2, 0.0, [(float(part), "") if part.isdigit() else (-1.0, part) for part in re.split(r"(\d+)", value)]

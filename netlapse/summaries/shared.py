@@ -1,7 +1,11 @@
-"""One layer of several runs on one layout: their units matched with those of a reference run, and drawn at their counterparts' places."""
+"""One layer of several runs on one layout: their units matched with those of a reference run, and drawn at their counterparts' places.
+
+Where layouts are what was varied, each run is on its own: on one layout they would all look alike.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,9 +16,11 @@ from netlapse.analysis.topomap import places_before
 from netlapse.comparison import matched, medoid, places_of_runs, run_similarity
 from netlapse.matching import Matching, by_index
 from netlapse.recording import Recording
-from netlapse.summaries.runs import Run, profiled
+from netlapse.summaries.runs import Run, parameters, profiled
 from netlapse.types import Float64
 
+_OF_LAYOUTS = re.compile(r"[+~]*(layout\b|analyses\.topomap\.(layout|features|align_layers)\b)")
+"""What the keys of overrides begin with that say how units are laid out."""
 MATCHINGS = 1000
 """Orders of the null of how well units match, of all runs together; a run has at most 100 and at least 9."""
 
@@ -24,9 +30,9 @@ class Shared:
     """A layer of the runs that can be compared.
 
     members    their places among all runs          reference  the place among the members of the one the others are matched with
-    by         what units are matched by: "responses", "profiles", or "number" where they cannot be
-    places     (u, 2) of each member's units on the reference's layout; NaN where a unit has no counterpart
-    notes      of each member how well it matches
+    by         what units are matched by: "responses", "profiles", or "number" where they cannot be; "own" where each run is on its own layout
+    places     (u, 2) of each member's units on the reference's layout, or its own; NaN where a unit has no counterpart
+    notes      of each member how well it matches, or how good its layout is
     left_out   the place of a run -> why it is none of the members
     """
 
@@ -58,6 +64,10 @@ def shared(runs: tuple[Run, ...], layer: str) -> Shared:
 
 
 def _placed(runs: Sequence[Run], layer: str, members: Sequence[int], laid: Sequence[int], by: str, left_out: dict[int, str]) -> Shared:
+    if any(_OF_LAYOUTS.match(key) for key in parameters(runs)):
+        left_out |= dict.fromkeys({*members} - {*laid}, "it has no layout of it")
+        own = [_last_layout(runs[place].recording, layer) for place in laid]
+        return Shared(layer, tuple(laid), 0, "own", tuple(own), tuple(_quality(runs[place], layer) for place in laid), left_out)
     recordings = [runs[place].recording for place in members]
     try:
         reference = members.index(_middle(runs, laid, layer) if by == "responses" else laid[0])
@@ -91,6 +101,17 @@ def _units(recording: Recording, layer: str) -> int:
 
 def _middle(runs: Sequence[Run], places: Sequence[int], layer: str) -> int:
     return places[medoid(run_similarity([runs[place].recording for place in places], layer))]
+
+
+def _last_layout(recording: Recording, layer: str) -> Float64:
+    by_step = recording.findings["topomap"]
+    found = [places for step in sorted(by_step) if (places := places_before(by_step[step], layer)) is not None]
+    return found[-1][0]
+
+
+def _quality(run: Run, layer: str) -> str:
+    series = run.curves.get(f"layout/trustworthiness/{layer}")
+    return "" if series is None else f"trustworthiness {float(series.values[-1]):.2f}"
 
 
 def _note(matching: Matching, places: Float64, by: str) -> str:

@@ -68,6 +68,7 @@ BY = {
     "responses": "where their counterparts by responses lie",
     "profiles": "where their counterparts by profiles lie",
     "number": "by their number, as they could not be matched",
+    "own": "of each on its own layout, as layouts are what differs",
 }
 
 
