@@ -71,6 +71,13 @@ _AXES = {
 _BOUNDED, _STAGED = "value low high", ("stage", "input")
 _AXES_OF: dict[str, dict[str, tuple[str, ...]]] = {
     # Of analyses whose names of arrays are others' too: by the analysis' function.
+    "changes": {
+        "window": ("checkpoint", "layer"),
+        "steps": ("checkpoint",),
+        "apart": ("checkpoint", "pair"),
+        "pairs": ("pair", "one other"),
+        **dict.fromkeys(("look_steps", "look_kinds", "look_about", "look_layers", "look_unusual", "look_sentences"), ("look",)),
+    },
     "fairness": {
         "attributes": ("attribute",),
         "layers": ("layer",),

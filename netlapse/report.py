@@ -20,6 +20,7 @@ constant   (s, u) uint8 per layer: 1 where the unit does one and the same for al
 clusters   per layer and step: the groups' order (g,) by `netlapse.analysis.groups`, and the tree (m - 1, 3) of those with inputs
 top        (s, u, m) per layer: the unit's top inputs, as places in `inputs`; one past the last where there are fewer
 events     what happened, see `netlapse.events.Event`, by step; `telling` the analyses that tell of it, if anything did
+looks      where to look first, see `netlapse.looks.Place`
 predictions  see `netlapse.report_predictions`
 responds   per layer what `receptive_field` found, its top inputs and where in them, classes and numbers; of its `fields`
            share (s, m, r, c) int8: what covering takes from the unit = number / 127 of its activation, -128 where unknown, the places
@@ -47,6 +48,7 @@ from scipy.spatial import Delaunay
 from netlapse.analysis.groups import linkage, order
 from netlapse.analysis.topomap import ALL_STEPS
 from netlapse.events import tells
+from netlapse.looks import look_here
 from netlapse.packing import Json, indices, packed, places, quantised, roots, rounded, rows_at, shares
 from netlapse.recording import Recording
 from netlapse.report_inputs import Inputs
@@ -194,6 +196,7 @@ def _document(recording: Recording, probe: ProbeSet | None) -> dict[str, Json]:
             if name.partition("/")[0] not in repeated
         },
         "events": [{"analysis": name, **asdict(event)} for name, event in recording.events],
+        "looks": cast(Json, look_here(recording)),
         "telling": [name for name, by_step in recording.findings.items() if by_step and tells(by_step[max(by_step)])],
         "analyses": {name: sorted(by_step) for name, by_step in recording.findings.items() if by_step},
         "limits": {"sd": SD_LIMIT, "density": DENSITY_LIMIT},

@@ -19,6 +19,7 @@ function drawHappened() {
   const root = document.getElementById("happened");
   root.append(make("h2", { id: "happened-title" }, "What happened"));
   if (manifest.stopped) root.append(make("p", { class: "notice" }, make("strong", {}, "The training was stopped "), String(manifest.stopped)));
+  root.append(...lookHere());
   if (!run.events.length) return root.append(make("p", { class: "hint" }, nothingHappened()));
   const list = make("ol", { class: "happened" });
   const rows = run.events.map((event) => {
@@ -33,7 +34,19 @@ function drawHappened() {
   show();
 }
 
+// What is most unusual, whether it made an event or not: 1 is one.
+function lookHere() {
+  if (!run.looks.length) return [];
+  const list = make("ol", { class: "happened looks" });
+  for (const place of run.looks.slice(0, 12)) {
+    const jump = make("button", { type: "button", class: "link", "aria-label": `Look at ${whenAndWhat(place)}`, click: () => goToEvent(place) }, nameOfStep(place.step));
+    const where = make("span", {}, place.sentence, place.layer && ` (${layerTitle(place.layer)})`);
+    list.append(make("li", {}, jump, where, make("span", { class: "told-by" }, `${place.kind}, ${place.unusual.toFixed(1)}${place.unusual < 1 ? " of an event" : ""}`)));
+  }
+  return [make("details", {}, make("summary", {}, `Look here: ${run.looks.length === 1 ? "one place" : `${run.looks.length} places`}, the most unusual first`), list)];
+}
+
 function nothingHappened() {
   if (run.telling.length) return `Nothing that ${run.telling.join(" and ")} would tell of.`;
-  return "No analysis of this run tells of events. One that does, of alarms: fairness.";
+  return "No analysis of this run tells of events. Those that do: changes, of what leaves its course, and fairness, of alarms.";
 }
