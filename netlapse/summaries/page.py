@@ -4,7 +4,8 @@ Its JSON is that of `netlapse.report`, with runs in the place of one:
 
 runs     a name, a state and `why` it is none of a layer's maps; `curves` are name -> for each run its steps and values, or None
 layers   each with the name of the run of `reference`, None where each run has its own layout, and its `cells`, one for each run or None:
-         as a layer of `netlapse.report`, but for the units that have a place on the layout that the runs share; and `alike`, CKA (s, r, r) int16 as contrasts are, of the runs `members` at the `steps`
+         as a layer of `netlapse.report`, but for the units that have a place on the layout that the runs share;
+         and `alike`, CKA (s, r, r) int16 as contrasts are, of the runs `members` at the `steps`
 """
 
 from __future__ import annotations
