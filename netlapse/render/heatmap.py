@@ -16,7 +16,7 @@ CELL, SMALLEST = 40, 4
 WIDEST = 900
 """Pixels of all cells together, as long as they need not be smaller than the smallest."""
 
-NAME = 160
+NAME = 240
 """Pixels of width for the names of rows, at most."""
 
 
