@@ -320,12 +320,15 @@ class Observer:
             return None
 
     def draw(self) -> None:
-        """Draw the time-lapse page of all that is recorded."""
+        """Draw the time-lapse page of all that is recorded, and write its tables."""
         from netlapse.report import page
+        from netlapse.tables import tables
 
         def draw() -> None:
             recording = self.tracker.recording()
             if recording.findings:
+                for name, columns in tables(recording, self.probe).items():
+                    self.tracker.table(name, columns)
                 self.tracker.document("timelapse.html", page(recording, self.probe))
 
         started = time.perf_counter()

@@ -183,7 +183,7 @@ def test_the_default_training_records_what_it_says(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("NETLAPSE_HOME", str(tmp_path))
     run_id = result.stdout.split("Recorded in run ")[1].split()[0]
     recording = netlapse.load(run_id)
-    assert set(recording.findings) == {"nap", "topomap", "saliency", "training", "cost"}
+    assert set(recording.findings) == {"nap", "topomap", "saliency", "predictions", "training", "cost"}
     scalars = recording.scalars
     for layer in [layer["name"] for layer in recording.manifest["layers"]]:  # type: ignore[attr-defined]
         assert scalars[f"nap/drift/{layer}"].steps.tolist() == [1, 2]

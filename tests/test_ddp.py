@@ -80,7 +80,7 @@ def assert_as_offline(folder: Path) -> None:
         module.load_state_dict(weights, strict=False)
         observer.observe(network, step)
     assert live.steps == (0, 1, 2)
-    for analysis in ("nap", "topomap", "saliency"):
+    for analysis in ("nap", "topomap", "saliency", "predictions"):
         for step, expected in offline.findings[analysis].items():
             found = live.findings[analysis][step]
             assert sorted(found.arrays) == sorted(expected.arrays)
@@ -141,7 +141,7 @@ def test_what_is_drawn_from_a_data_set_is_one_draw(tried: Path) -> None:
 def test_a_share_that_fails_is_the_analyses_failure_and_training_goes_on(tried: Path) -> None:
     assert_left_alone(tried / "a_share", tried / "untouched")
     message = "RuntimeError: in process 1 of the training: LookupError: no luck"
-    assert failures(tried / "a_share") == {"nap": message, "topomap": message}
+    assert failures(tried / "a_share") == {"nap": message, "topomap": message, "predictions": message}
     found = FolderTracker(tried / "a_share" / "record").recording().findings
     assert sorted(found["saliency"]) == [0, 1, 2]  # which needs no statistics
 

@@ -79,7 +79,7 @@ def test_on_the_torch_backend_training_is_the_same_too() -> None:
     assert result["backend"] == "torch"
     assert result["same"] == [True, True]
     assert result["steps"] == [[0, 1, 2], list(range(13))]
-    assert result["found"] == ["cost", "nap", "saliency", "topomap", "training"]
+    assert result["found"] == ["cost", "nap", "predictions", "saliency", "topomap", "training"]
 
 
 def test_on_tensorflow_torch_is_not_loaded() -> None:
@@ -137,7 +137,7 @@ def test_a_callback_alone_writes_to_a_local_run_of_its_own(own_place: Path, caps
     recording = netlapse.load(run_id)
     assert recording.steps == (0, 1, 2)
     assert recording.manifest["framework"] == "keras"
-    assert set(recording.findings) == {"nap", "topomap", "saliency", "training", "cost"}
+    assert set(recording.findings) == {"nap", "topomap", "saliency", "predictions", "training", "cost"}
 
 
 def test_the_run_that_mlflow_has_open_is_used(own_place: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_failing_analysis_is_reported_once_and_the_others_go_on(caplog: pytest
     assert [record.message for record in caplog.records if "broken" in record.message] == [
         "netlapse: broken failed, and training goes on without it: ZeroDivisionError: division by zero"
     ]
-    assert sorted(tracker.findings) == ["cost", "nap", "saliency", "topomap", "training"]
+    assert sorted(tracker.findings) == ["cost", "nap", "predictions", "saliency", "topomap", "training"]
     with pytest.raises(ZeroDivisionError):
         train([ObserverCallback(probe(), analyses, tracker=MemoryTracker(), strict=True)])  # type: ignore[arg-type]
 

@@ -131,7 +131,7 @@ def test_a_failing_analysis_is_reported_once_and_the_others_go_on(caplog: pytest
         "netlapse: broken failed, and training goes on without it: RuntimeError: no luck"
     ]
     assert tracker.failures == [{"what": "broken", "message": "RuntimeError: no luck"}]
-    assert sorted(tracker.findings) == ["cost", "nap", "saliency", "topomap", "training"]
+    assert sorted(tracker.findings) == ["cost", "nap", "predictions", "saliency", "topomap", "training"]
     assert "no luck" in tracker.documents["timelapse.html"]
 
 

@@ -272,7 +272,7 @@ def test_costs_add_up_to_less_than_the_observation_and_overhead_is_their_share()
     time.sleep(0.2)
     observer.observe(network(), 1)
     cost = tracker.findings["cost"][1].scalars
-    parts = sum(cost[f"cost/{name}"] for name in ("nap", "topomap", "saliency", "forward"))
+    parts = sum(cost[f"cost/{name}"] for name in ("nap", "topomap", "saliency", "predictions", "forward"))
     assert 0 < parts <= cost["cost/observation"]
     both = cost["cost/observation"] + tracker.findings["cost"][0].scalars["cost/observation"]
     # Between the two nothing happened but a sleep of 0.2 s, which the operating system may draw out.

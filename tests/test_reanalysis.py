@@ -166,7 +166,7 @@ def test_a_new_question_is_answered_at_all_steps_from_what_the_run_itself_keeps(
     assert set(after.findings) == {*before.findings, "nap2"}
     for step, found in before.findings["nap"].items():
         assert packed(found) == packed(after.findings["nap2"][step])
-    assert after.manifest["analyses"] == ["nap", "topomap", "saliency", "nap2"]
+    assert after.manifest["analyses"] == ["nap", "topomap", "saliency", "predictions", "nap2"]
 
 
 def test_what_is_asked_for_takes_the_place_of_the_runs_own_choices(record: Path) -> None:
