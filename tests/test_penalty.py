@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from netlapse.analysis.saliency import gradient, mass_inside
+from netlapse.backends.torch import TorchNetwork
+from netlapse.data import digits as bundled_digits
 from netlapse.data.dataset import Dataset
+from netlapse.models.torch import cnn
 from netlapse.penalties import penalties_of
-from netlapse.training.lightning import fit, seed_everything
+from netlapse.training.lightning import Classifier, fit, seed_everything
 from netlapse.training.penalty import Penalty, balanced
 from netlapse.training.penalty import right_reasons as right_reasons_of
 from netlapse.training.remedies import GroupDRO
-from netlapse.types import Float32, ProbeSet
+from netlapse.types import Float32, Int64, ProbeSet
 
 N = 60
 
@@ -170,3 +176,52 @@ def test_what_cannot_be_says_why() -> None:
     vectors = Dataset("v", np.ones((4, 3), np.float32), np.arange(4) % 2, np.ones((2, 3), np.float32), np.arange(2), ("a", "b"))
     with pytest.raises(ValueError, match=r"are of images \(n, h, w, c\); inputs of v have shape \(3,\)"):
         Penalty(masks=first_row).masks_of(vectors)
+
+
+def marked() -> tuple[Dataset, Float32]:
+    """Real digits beside which a mark says what they are, and in the test images anything; and the mask of the digit alone."""
+    digits, random = bundled_digits(), np.random.default_rng(0)
+
+    def beside(images: Float32, said: Int64) -> Float32:
+        wide = np.zeros((len(images), 8, 10, 1), np.float32)
+        wide[:, :, :8] = images
+        wide[np.arange(len(images)), np.minimum(said, 7), 8 + (said >= 8)] = 1
+        return wide
+
+    train = beside(digits.train_inputs, digits.train_labels)
+    test = beside(digits.test_inputs, random.integers(0, 10, len(digits.test_labels)))
+    mask = np.zeros((8, 10), np.float32)
+    mask[:, :8] = 1
+    return Dataset("marked digits", train, digits.train_labels, test, digits.test_labels, digits.class_names), mask
+
+
+def test_a_network_that_may_not_look_at_a_mark_looks_at_the_digit_and_is_right_where_the_mark_lies() -> None:
+    shown, mask = marked()
+    accuracy, outside = [], []
+    for penalty in (None, Penalty(masks=lambda inputs: np.tile(mask, (len(inputs), 1, 1)))):
+        seed_everything(0)
+        module = cnn((8, 10, 1), 10, channels=(8, 16), hidden=32)
+        fit(module, shown, penalty=penalty, max_epochs=4, progress=False, learning_rate=3e-3)
+        asked = TorchNetwork(module.eval())
+        accuracy.append((asked.outputs(shown.test_inputs).argmax(axis=1) == shown.test_labels).mean())
+        maps = gradient(asked, shown.test_inputs, shown.test_labels)
+        outside.append(1 - mass_inside(maps, np.tile(mask, (len(maps), 1, 1))).mean())
+    assert accuracy[0] < 0.6 < 0.85 < accuracy[1]
+    assert outside[1] < outside[0] / 3
+
+
+def test_the_lines_of_the_docs_run_in_ones_own_module() -> None:
+    import netlapse.training.penalised as ours
+
+    page = (Path(__file__).parents[1] / "docs" / "penalties.md").read_text()
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "model" not in block]
+    module, x, y = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(16, 10))), torch.rand(6, 1, 4, 4), torch.arange(6)
+    names = {"self": module, "x": x, "y": y, "inputs": x, "targets": y, "masks": torch.zeros(6, 4, 4), "torch": torch}
+    names |= {"penalised": ours.penalised, "right_reasons": ours.right_reasons, "penalties_of": penalties_of}
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    found = penalties_of(module)
+    assert found is not None
+    assert found.confusions[3, 5] == 2
+    assert names["loss"].requires_grad

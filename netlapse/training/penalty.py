@@ -33,7 +33,7 @@ class Penalty:
     class_weights: Sequence[float] | Mapping[int, float] | Literal["balanced"] | None = None
     confusions: Mapping[str, float] | Sequence[str] = ()
     masks: Callable[[ProbeSet], Array] | None = None
-    weight: float = 1.0
+    weight: float = 0.01
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:
@@ -69,7 +69,7 @@ class Penalty:
         return masks
 
 
-def right_reasons(masks: Callable[[ProbeSet], Array] | None, weight: float = 1.0) -> Penalty:
+def right_reasons(masks: Callable[[ProbeSet], Array] | None, weight: float = 0.01) -> Penalty:
     """A penalty for looking outside of masks; raises ValueError without any, which a choice of `masks=` is to give."""
     if masks is None:
         raise ValueError("penalty=right_reasons needs masks of the training inputs: add masks=boxes, masks=file or masks=folder")
