@@ -1,8 +1,8 @@
 """What it costs that a training can be steered, and how long a command takes from being sent to having been done.
 
 Run with `OMP_NUM_THREADS=1 python -m benchmarks.steering`; `--short` takes a minute, and is for trying it out. The MLflow server, the training and
-whoever sends are processes of this machine. Costs: of the callback where nothing has arrived, per batch; of the thread that looks, as processor time of
-that thread in the time of the training. The delay is judged as the tracking design promises it: one batch and two seconds, of the worst command.
+whoever sends are processes of this machine. Costs: of the callback where nothing has arrived, per batch; of the thread that looks, as processor time
+of it in the time of the training. The delay is judged as the tracking design promises it: one batch and two seconds, of the worst command.
 """
 
 from __future__ import annotations
