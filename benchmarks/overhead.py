@@ -1,11 +1,11 @@
 """What observing costs a training, as a grid like Cockpit's (Schneider et al., 2021, figure 6): model x interval x preset x framework.
 
-Run with `python -m benchmarks.overhead`. Each preset is measured in real trainings on mnist5000, observed at step 0 and after every
-epoch, beside the same with `callback=none`, in turn in one process: so an observation costs, all told, the difference of the two over
-their number. A cell is the share of a training of ten epochs that is observed at step 0 and at every 1st, 5th or 10th epoch, for which
-the same observations are made: (10 / interval + 1) observations over 10 epochs. Few epochs are measured, so that the first observation,
-which lays out everything anew, counts more than it does in ten: the cells of interval 1 are rather too large. Then real trainings of ten
-epochs, to check cells of the grid and that `max_overhead` keeps what it promises.
+Run with `python -m benchmarks.overhead`. A preset is measured in real trainings on mnist5000 whose epochs are cut to 8 batches, observed at
+step 0 and after each, beside the same with `callback=none`, in turn in one process: an observation costs, all told, the difference of the
+two over their number. An epoch is 63 batches, measured as what more batches take of the same training; what validation takes is left
+out. A cell is the share, in a training of ten epochs observed at step 0 and at every 1st, 5th or 10th epoch, of (10 / interval + 1)
+observations. Few are measured, so that the first, which lays out everything anew, counts more than it does in ten: with validation left
+out, cells are rather too large. Then real trainings of ten epochs, to check cells of the grid and that `max_overhead` keeps its promise.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from statistics import median
 from benchmarks.measure import Row, interleaved, table
 from benchmarks.training import trained
 
-EPOCHS = {"mlp": 3, "cnn": 3, "resnet18": 1}
-"""Of the trainings that are measured; the repeats are 3, and 1 of the largest, an epoch of which takes a minute."""
+BATCHES = 63  # of an epoch: 4,000 images by 64
+CUT = 8
+MEASURED = {"mlp": (63, 2, 5), "cnn": (63, 2, 3), "resnet18": (24, 1, 1)}
+"""Batches of the longer bare training, epochs, and repeats."""
 INTERVALS = (1, 5, 10)
 PRESETS = {
     "naps": ("analyses=profiles", "~analyses.topomap"),
@@ -30,22 +32,25 @@ PRESETS = {
     "saliency": ("analyses=default",),
     "full": ("analyses=samples", "+analyses.similarity._target_=netlapse.analysis.similarity.similarity", "+analyses.similarity._partial_=true"),
 }
-"""Profiles alone; with maps, the layouts and their quality; with saliency, which is the default; with samples and similarity too."""
+"""Profiles alone; with maps, the layouts and their quality; the default, with saliency; with samples and similarity too."""
+CUTTING = {"torch": ("limit_train_batches={}", "limit_val_batches=1"), "keras": ("steps_per_epoch={}", "validation_steps=1")}
 MOST = 0.05
 
 
 def costs(framework: str, model: str) -> tuple[float, dict[str, float]]:
     """Seconds of an epoch, and of one observation by each preset."""
-    epochs = EPOCHS[model]
-    common = (f"framework={framework}", f"model={model}", f"trainer.max_epochs={epochs}", "checkpoint=none")
-    trainings: dict[str, Callable[[], None]] = {"bare": partial(trained, *common, "callback=none")}
-    trainings |= {name: partial(trained, *common, *words) for name, words in PRESETS.items()}
-    if model == "resnet18":
-        seconds = {name: _timed(training) for name, training in trainings.items()}
-    else:
-        seconds = interleaved(trainings, 3, time.perf_counter)
-    bare = seconds.pop("bare")
-    return bare / epochs, {name: (each - bare) / (epochs + 1) for name, each in seconds.items()}
+    longer, epochs, repeats = MEASURED[model]
+
+    def training(batches: int, *words: str) -> Callable[[], None]:
+        cut = [f"+trainer.options.{word.format(batches)}" for word in CUTTING[framework]]
+        return partial(trained, f"framework={framework}", f"model={model}", f"trainer.max_epochs={epochs}", "checkpoint=none", *cut, *words)
+
+    trainings = {"bare": training(CUT, "callback=none"), "longer": training(longer, "callback=none")}
+    trainings |= {name: training(CUT, *words) for name, words in PRESETS.items()}
+    seconds = interleaved(trainings, repeats, time.perf_counter)
+    bare, more = seconds.pop("bare"), seconds.pop("longer")
+    epoch = (more - bare) / (longer - CUT) / epochs * BATCHES
+    return epoch, {name: (each - bare) / (epochs + 1) for name, each in seconds.items()}
 
 
 def _timed(function: Callable[[], None]) -> float:
@@ -63,14 +68,14 @@ def grid() -> dict[tuple[str, str, str, int], float]:
     """The cells, printed as they come: framework, model, preset and interval."""
     cells = {}
     print(f"{'framework model':18} {'epoch':>7}  {'preset':9} {'observation':>11}  " + "  ".join(f"every {each:<2}" for each in INTERVALS))
-    for model in EPOCHS:
+    for model in MEASURED:
         for framework in ("torch", "keras"):
             epoch, observations = costs(framework, model)
             for preset, seconds in observations.items():
                 row = {interval: share(seconds, epoch, interval) for interval in INTERVALS}
                 cells |= {(framework, model, preset, interval): each for interval, each in row.items()}
                 told = "  ".join(f"{each:8.1%}" for each in row.values())
-                print(f"{framework + ' ' + model:18} {epoch:5.1f} s  {preset:9} {seconds:9.3f} s  {told}", flush=True)
+                print(f"{framework + ' ' + model:18} {epoch:5.2f} s  {preset:9} {seconds:9.3f} s  {told}", flush=True)
     return cells
 
 
