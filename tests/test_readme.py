@@ -127,7 +127,7 @@ def test_the_lines_for_ones_own_script_and_the_additions_run(own_place: Path) ->
 
 DOCS = [
     block
-    for page in ("reanalysis", "saliency", "units", "sweeps")
+    for page in ("reanalysis", "saliency", "units", "sweeps", "predictions")
     for block in re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), flags=re.DOTALL)
 ]
 
