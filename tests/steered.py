@@ -36,7 +36,7 @@ def until(happened: Callable[[], object], what: str) -> None:
 
 
 class Person:
-    """Sends commands one after another from another thread, each once the one before is answered."""
+    """Sends commands one after another from another thread, each once the one before is answered and `before` holds."""
 
     def __init__(self, box: Box, commands: Sequence[str], *, before: Callable[[], object] = lambda: True) -> None:
         self._box, self._commands, self._before = box, commands, before
@@ -45,8 +45,8 @@ class Person:
         self._thread.start()
 
     def _work(self) -> None:
-        until(self._before, "what a person waits for")
         for command in self._commands:
+            until(self._before, "what a person waits for")
             answer = send(self._box, command, seconds=PATIENCE)
             assert answer is not None
             self.answers.append(answer)
