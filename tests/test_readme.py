@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -127,7 +128,7 @@ def test_the_lines_for_ones_own_script_and_the_additions_run(own_place: Path) ->
 
 DOCS = [
     block
-    for page in ("reanalysis", "saliency", "units", "sweeps", "predictions")
+    for page in ("reanalysis", "saliency", "units", "sweeps", "predictions", "penalties")
     for block in re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), flags=re.DOTALL)
 ]
 
@@ -169,6 +170,9 @@ def old_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((pixels * 255).astype("uint8")).resize((20, 15)).save(place)
     (home / "photos" / "broken.jpg").write_text("no image")
+    places["MASKS"] = str(home / "masks.npz")
+    ids = np.concatenate([data.train_ids, data.test_ids])
+    np.savez(places["MASKS"], ids=ids, masks=np.ones((len(ids), 8, 8)))
     activations_to_inntrospect(
         TorchNetwork(cnn(data.input_shape, 10, channels=(4, 8), hidden=16)), from_data(data, per_class=3), "auto", places["ACTIVATIONS"]
     )
