@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -14,22 +17,31 @@ import torch
 from scipy.stats import theilslopes
 from torch import nn
 
+import netlapse
 from netlapse.analysis.changes import Window, apart, beyond_level, beyond_line, beyond_others, changes, looks, rank, standing, told_apart
 from netlapse.analysis.changes.detection import MOST
 from netlapse.analysis.saliency import gradient
 from netlapse.backends.torch import TorchNetwork
 from netlapse.callbacks.lightning import ObserverCallback
 from netlapse.events import events_in, kinds_of
+from netlapse.looks import look_here
 from netlapse.observer import Observer
 from netlapse.probe import by_label
+from netlapse.recording import Recording
+from netlapse.report import page
 from netlapse.schedule import at, every_epoch, every_steps
 from netlapse.statistics import GroupStatistics, group_statistics, kept_inputs
+from netlapse.tables import tables
 from netlapse.tracking.folder import FolderTracker, packed, unpacked
 from netlapse.tracking.memory import MemoryTracker
 from netlapse.types import Findings, Float64, ProbeSet, Snapshot
 from tests.test_events import noticing
 from tests.training import probe as digits
 from tests.training import train
+
+sys.path.insert(0, str(Path(__file__).parent))
+from browser import needs_browser, opened
+from page_recording import made_up_run
 
 LAYERS = ("a", "b", "c")
 PAIRS = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -425,3 +437,64 @@ def test_what_cannot_be_saved_or_added_is_refused_before_the_first_batch() -> No
         train([rings(MemoryTracker(), save_on=["bell/gap"])])
     with pytest.raises(ValueError, match="after_event=-1; expected how many further steps are observed, 0 for none"):
         rings(MemoryTracker(), after_event=-1)
+
+
+# ---- where to look ---------------------------------------------------------------------------------------------------
+
+
+def killed() -> Recording:
+    found = dict(enumerate(course(frozen_from=7)))
+    return Recording({"step_unit": "epoch"}, {**made_up_run(steps=12, layers={"2": 20, "4": 20, "6": 20}).findings, "odd": found})
+
+
+def test_the_table_of_a_recording_has_the_places_of_its_last_findings_by_how_unusual_they_are() -> None:
+    recording = killed()
+    last = recording.findings["odd"][11].arrays
+    columns = tables(recording)["look_here"]
+    assert columns["unusual"] == sorted(columns["unusual"], reverse=True) == last["look_unusual"].tolist()  # type: ignore[type-var]
+    assert columns["sentence"] == last["look_sentences"].tolist()
+    assert set(columns["analysis"]) == {"odd"}
+    assert (columns["step"][0], columns["layer"][0], columns["kind"][0]) == (7, "2", "still")
+    assert look_here(Recording()) == []
+    assert "look_here" not in tables(Recording())
+
+
+@needs_browser
+def test_the_page_lists_the_places_and_each_leads_to_its_step_and_layer(tmp_path: Path) -> None:
+    recording = killed()
+    with opened(page(recording), tmp_path) as tab:
+        rows = tab.tell("[...document.querySelectorAll('#happened ol.looks li')].map((row) => row.textContent)")
+        places = look_here(recording)[:12]
+        assert len(rows) == len(places)
+        for row, place in zip(rows, places, strict=True):
+            assert f"epoch {place['step']}" in row
+            assert place["sentence"] in row
+            assert ("of an event" in row) == (place["unusual"] < 1)
+        tab.press("#happened details.looks summary")
+        tab.press("#happened ol.looks li button")
+        assert tab.text(".step-now strong") == "7"
+        assert "layer 2" in str(tab.text("#layers [aria-current], #layers [aria-pressed='true']"))
+        tab.press("#happened ol.looks li:nth-child(2) button")
+        assert "layer 4" in str(tab.text("#layers [aria-current], #layers [aria-pressed='true']"))
+        assert tab.tell("document.querySelectorAll('.events button').length") == len(recording.events)
+
+
+ROOT = Path(__file__).parent.parent
+TOLD = (ROOT / "docs" / "changes.md").read_text()
+DOCS = [line for block in re.findall(r"```bash\n(.*?)```", TOLD, flags=re.DOTALL) for line in block.splitlines()]
+
+
+def test_the_commands_of_the_docs_do_what_they_say(own_place: Path) -> None:
+    short = "data=digits model=cnn_tiny trainer.max_epochs=3 trainer.progress=false probe.per_class=6 strict=true"
+    places = {"NETLAPSE_HOME": str(own_place), "OMP_NUM_THREADS": "1"}
+    for command in DOCS:
+        result = subprocess.run(["bash", "-c", f"{command} {short}"], cwd=ROOT, env=os.environ | places, capture_output=True, text=True, timeout=600)
+        assert result.returncode == 0, result.stdout + result.stderr
+        record = netlapse.load(result.stdout.split("Recorded in run ")[-1].split()[0])
+        assert "changes" in record.manifest["events"]  # type: ignore[operator]
+
+
+def test_every_kind_and_number_is_in_the_docs() -> None:
+    assert [kind for kind in kinds_of({"changes": changes}) if f"`{kind}`" not in TOLD] == []
+    names = {"/".join(name.split("/")[:2]) for name in course(2, saliency=gradient)[-1].scalars}
+    assert [name for name in sorted(names) if f"`{name}" not in TOLD] == []

@@ -7,6 +7,8 @@ function placeOfEvent(event) {
   return { at: after - (steps[after] - event.step) / (steps[after] - steps[after - 1]), look: after };
 }
 
+const inItsLayer = ({ sentence, layer }) => (layer && !sentence.includes(layer) ? `${sentence} (${layerTitle(layer)})` : sentence);
+
 const whenAndWhat = (event) => `${nameOfStep(event.step)}: ${event.sentence}`;
 
 // Goes to the step of an event, and to its layer where it is of one.
@@ -24,7 +26,7 @@ function drawHappened() {
   const list = make("ol", { class: "happened" });
   const rows = run.events.map((event) => {
     const jump = make("button", { type: "button", class: "link", "aria-label": `Go to ${whenAndWhat(event)}`, click: () => goToEvent(event) }, nameOfStep(event.step));
-    const row = make("li", {}, jump, make("span", {}, event.sentence, event.layer && ` (${layerTitle(event.layer)})`), make("span", { class: "told-by" }, `${event.analysis} / ${event.kind}`));
+    const row = make("li", {}, jump, make("span", {}, inItsLayer(event)), make("span", { class: "told-by" }, `${event.analysis} / ${event.kind}`));
     list.append(row);
     return { row, look: placeOfEvent(event).look };
   });
@@ -40,10 +42,10 @@ function lookHere() {
   const list = make("ol", { class: "happened looks" });
   for (const place of run.looks.slice(0, 12)) {
     const jump = make("button", { type: "button", class: "link", "aria-label": `Look at ${whenAndWhat(place)}`, click: () => goToEvent(place) }, nameOfStep(place.step));
-    const where = make("span", {}, place.sentence, place.layer && ` (${layerTitle(place.layer)})`);
-    list.append(make("li", {}, jump, where, make("span", { class: "told-by" }, `${place.kind}, ${place.unusual.toFixed(1)}${place.unusual < 1 ? " of an event" : ""}`)));
+    const where = make("span", {}, inItsLayer(place));
+    list.append(make("li", {}, jump, where, make("span", { class: "told-by" }, `${place.kind}, ${(Math.floor(10 * place.unusual) / 10).toFixed(1)}${place.unusual < 1 ? " of an event" : ""}`)));
   }
-  return [make("details", {}, make("summary", {}, `Look here: ${run.looks.length === 1 ? "one place" : `${run.looks.length} places`}, the most unusual first`), list)];
+  return [make("details", { class: "looks" }, make("summary", {}, `Look here: ${run.looks.length === 1 ? "one place" : `${run.looks.length} places`}, the most unusual first`), list)];
 }
 
 function nothingHappened() {
