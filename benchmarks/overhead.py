@@ -1,11 +1,11 @@
 """What observing costs a training, as a grid like Cockpit's (Schneider et al., 2021, figure 6): model x interval x preset x framework.
 
-Run with `python -m benchmarks.overhead`. A preset is measured in real trainings on mnist5000 whose epochs are cut to 8 batches, observed at
-step 0 and after each, beside the same with `callback=none`, in turn in one process: an observation costs, all told, the difference of the
-two over their number. An epoch is 63 batches, measured as what more batches take of the same training; what validation takes is left
-out. A cell is the share, in a training of ten epochs observed at step 0 and at every 1st, 5th or 10th epoch, of (10 / interval + 1)
-observations. Few are measured, so that the first, which lays out everything anew, counts more than it does in ten: with validation left
-out, cells are rather too large. Then real trainings of ten epochs, to check cells of the grid and that `max_overhead` keeps its promise.
+Run with `python -m benchmarks.overhead`. A record has costs of its own, such as its page, and each observation has: so a preset is measured
+in real trainings on mnist5000, whose epochs are cut to 4 batches, observed at step 0 and the last one, and at every one, beside the same with
+`callback=none`, in turn in one process. What the second observes more tells what an observation costs, and the first what the record does.
+An epoch is 63 batches, measured as what more batches take of the same training; what validation takes is left out, so cells are rather
+too large. A cell is the share, in a training of ten epochs observed at step 0 and at every 1st, 5th or 10th epoch, of what that costs.
+Then real trainings of ten epochs, to check a cell of the grid and that `max_overhead` keeps its promise.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
@@ -22,9 +23,9 @@ from benchmarks.measure import Row, interleaved, table
 from benchmarks.training import trained
 
 BATCHES = 63  # of an epoch: 4,000 images by 64
-CUT = 8
-MEASURED = {"mlp": (63, 2, 5), "cnn": (63, 2, 3), "resnet18": (24, 1, 1)}
-"""Batches of the longer bare training, epochs, and repeats."""
+CUT = 4
+MEASURED = {"mlp": (63, 9, 3), "cnn": (63, 9, 2), "resnet18": (16, 3, 1)}
+"""Batches of the longer bare training, epochs, and repeats after one round that is not counted; of the largest the first round counts."""
 INTERVALS = (1, 5, 10)
 PRESETS = {
     "naps": ("analyses=profiles", "~analyses.topomap"),
@@ -37,8 +38,20 @@ CUTTING = {"torch": ("limit_train_batches={}", "limit_val_batches=1"), "keras": 
 MOST = 0.05
 
 
-def costs(framework: str, model: str) -> tuple[float, dict[str, float]]:
-    """Seconds of an epoch, and of one observation by each preset."""
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that a record takes, with its first and last observation, and that each one between them does."""
+
+    ends: float
+    each: float
+
+    def share(self, epoch: float, interval: int) -> float:
+        """Of the time of ten epochs."""
+        return (self.ends + (10 // interval - 1) * self.each) / (10 * epoch)
+
+
+def costs(framework: str, model: str) -> tuple[float, dict[str, Cost]]:
+    """Seconds of an epoch, and what each preset costs."""
     longer, epochs, repeats = MEASURED[model]
 
     def training(batches: int, *words: str) -> Callable[[], None]:
@@ -46,11 +59,15 @@ def costs(framework: str, model: str) -> tuple[float, dict[str, float]]:
         return partial(trained, f"framework={framework}", f"model={model}", f"trainer.max_epochs={epochs}", "checkpoint=none", *cut, *words)
 
     trainings = {"bare": training(CUT, "callback=none"), "longer": training(longer, "callback=none")}
-    trainings |= {name: training(CUT, *words) for name, words in PRESETS.items()}
-    seconds = interleaved(trainings, repeats, time.perf_counter)
-    bare, more = seconds.pop("bare"), seconds.pop("longer")
-    epoch = (more - bare) / (longer - CUT) / epochs * BATCHES
-    return epoch, {name: (each - bare) / (epochs + 1) for name, each in seconds.items()}
+    for name, words in PRESETS.items():
+        trainings |= {f"{name} ends": training(CUT, *words, f"schedule.n={epochs}"), f"{name} each": training(CUT, *words)}
+    if repeats == 1:
+        seconds = {name: _timed(function) for name, function in trainings.items()}
+    else:
+        seconds = interleaved(trainings, repeats, time.perf_counter)
+    bare = seconds["bare"]
+    epoch = (seconds["longer"] - bare) / (longer - CUT) / epochs * BATCHES
+    return epoch, {name: Cost(seconds[f"{name} ends"] - bare, (seconds[f"{name} each"] - seconds[f"{name} ends"]) / (epochs - 1)) for name in PRESETS}
 
 
 def _timed(function: Callable[[], None]) -> float:
@@ -59,44 +76,33 @@ def _timed(function: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
-def share(observation: float, epoch: float, interval: int) -> float:
-    """Observing over training, of ten epochs."""
-    return (10 // interval + 1) * observation / (10 * epoch)
-
-
 def grid() -> dict[tuple[str, str, str, int], float]:
     """The cells, printed as they come: framework, model, preset and interval."""
     cells = {}
-    print(f"{'framework model':18} {'epoch':>7}  {'preset':9} {'observation':>11}  " + "  ".join(f"every {each:<2}" for each in INTERVALS))
+    print(f"{'framework model':18} {'epoch':>7}  {'preset':9} {'record':>8} {'each':>8}   " + "  ".join(f"every {each:<2}" for each in INTERVALS))
     for model in MEASURED:
-        for framework in ("torch", "keras"):
-            epoch, observations = costs(framework, model)
-            for preset, seconds in observations.items():
-                row = {interval: share(seconds, epoch, interval) for interval in INTERVALS}
+        for framework in CUTTING:
+            epoch, found = costs(framework, model)
+            for preset, cost in found.items():
+                row = {interval: cost.share(epoch, interval) for interval in INTERVALS}
                 cells |= {(framework, model, preset, interval): each for interval, each in row.items()}
                 told = "  ".join(f"{each:8.1%}" for each in row.values())
-                print(f"{framework + ' ' + model:18} {epoch:5.2f} s  {preset:9} {seconds:9.3f} s  {told}", flush=True)
+                print(f"{framework + ' ' + model:18} {epoch:5.2f} s  {preset:9} {cost.ends:6.2f} s {cost.each:6.3f} s  {told}", flush=True)
     return cells
 
 
 def real(cells: dict[tuple[str, str, str, int], float]) -> list[Row]:
-    """Trainings of ten epochs of the default network: cells that were computed, and a limit that is kept."""
-    observed = {
-        "every 1": partial(trained, "checkpoint=none"),
-        "every 5": partial(trained, "checkpoint=none", "schedule.n=5"),
-        "limited": partial(trained, "checkpoint=none", f"max_overhead={MOST}"),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in observed}
+    """Trainings of ten epochs of the default network: a cell that was computed, and a limit that is kept."""
+    shares: dict[str, list[float]] = {"every 1": [], "limited": []}
     for _ in range(3):
         bare = _timed(partial(trained, "callback=none", "checkpoint=none"))
-        for name, training in observed.items():
-            seconds[name].append(_timed(training) / bare - 1)
-    shares = {name: median(each) for name, each in seconds.items()}
-    rows = [
-        Row(f"default, every {n}: share of its training", shares[f"every {n}"], cells["torch", "cnn", "saliency", n], "that cell", 1.25, "ratio")
-        for n in (1, 5)
+        for name, word in {"every 1": "schedule.n=1", "limited": f"max_overhead={MOST}"}.items():
+            shares[name].append(_timed(partial(trained, "checkpoint=none", word)) / bare - 1)
+    every, limited = (median(each) for each in shares.values())
+    return [
+        Row("default training, every 1: share", every, cells["torch", "cnn", "saliency", 1], "that cell", 1.25, "ratio"),
+        Row(f"default training, max_overhead={MOST}: share", limited, MOST, "what was asked", MOST + 0.02),
     ]
-    return [*rows, Row(f"default, max_overhead={MOST}: share", shares["limited"], MOST, "what was asked", MOST + 0.02)]
 
 
 def main() -> list[Row]:
