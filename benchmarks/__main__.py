@@ -31,7 +31,6 @@ BENCHMARKS = {
     "debiasing": "1",
     "events": "1",
     "server": "1",
-    "events": "1",
     "steering": "1",
     "training": None,
     "overhead": None,
