@@ -26,7 +26,7 @@ class SteeringCallback(keras.callbacks.Callback):  # type: ignore[misc]
     about to begin, and its checkpoint is saved then; an epoch that it ends within is not observed, since its weights are no epoch's.
 
     Before the first batch: ValueError where there is no run to steer or nobody else reaches its record, ConnectionError where its server does not
-    answer, PermissionError where no checkpoints can be written.
+    answer.
     """
 
     # Of what is called at batches only their beginning is used: for the end of them Keras would wait for the numbers of each.

@@ -41,7 +41,7 @@ class SteeringCallback(pl.Callback):
     batches take longer, after each.
 
     Before the first batch: ValueError where there is no run to steer or nobody else reaches its record, ConnectionError where its server does not
-    answer, PermissionError where no checkpoints can be written.
+    answer.
     """
 
     def __init__(self, run: Tracker | str | None = None, *, checkpoints: str | Path | None = None) -> None:

@@ -25,7 +25,7 @@ HOLD_SECONDS = 0.5
 TABLE = "steering"
 """The table of a record that lists what its training was told."""
 
-COLUMNS = ("sequence", "command", "by", "sent", "taken", "step", "epoch", "state", "message")
+COLUMNS = ("sequence", "command", "state", "message", "step", "epoch", "by", "sent", "taken")
 
 Do = Callable[..., list[object]]
 """`do(task, *arguments)` has every process of the training do a task of its own; returns what each returns, raises what any raises."""
@@ -45,16 +45,16 @@ class Steering:
         end(ends) -> None                        end the training, or, False, do not
         interrupted() -> bool                    somebody ends the process, and the framework waits for the batch's end
 
-    checkpoints  where those are saved that are asked for
+    checkpoints  where those are saved that are asked for; nothing is made there before
 
-    Raises ValueError for a record that nobody else reaches, PermissionError where no checkpoints can be written.
+    Raises ValueError for a record that nobody else reaches.
     """
 
     def __init__(self, tracker: Tracker, suffix: str, *, checkpoints: str | Path | None = None) -> None:
         box = box_of(tracker)
-        folder = Path(checkpoints) if checkpoints is not None else (tracker.checkpoint_folder or home() / "checkpoints" / box.run) / "steered"
         # Two levels below: whoever reads a folder of checkpoints takes the numbers in their names for steps of the observer's schedule.
-        self._weights, self._whole = (Checkpoints(folder / name, suffix) for name in ("checkpoint", "stop"))
+        self._folder = Path(checkpoints) if checkpoints is not None else (tracker.checkpoint_folder or home() / "checkpoints" / box.run) / "steered"
+        self._suffix = suffix
         self._tracker, self.address = tracker, box.address
         self._columns: dict[str, list[object]] = {name: [] for name in COLUMNS}
         self._attempt(self._go_on)
@@ -139,19 +139,23 @@ class Steering:
         return f"the training goes on after {waited:.0f} s"
 
     def _saved(self, order: Order, do: Do, step: int) -> str:
-        do("save", self._weights, step, False)
-        return f"saved {self._weights.path(step)}"
+        return f"saved {self._save(do, 'checkpoint', step, whole=False)}"
+
+    def _save(self, do: Do, name: str, step: int, *, whole: bool) -> Path:
+        checkpoints = Checkpoints(self._folder / name, self._suffix)
+        do("save", checkpoints, step, whole)
+        return checkpoints.path(step)
 
     def _saved_and_ended(self, order: Order, do: Do, step: int) -> str:
         """Ended only where the checkpoint is there: what was trained is not to be lost by it."""
         try:
-            do("save", self._whole, step, True)
+            path = self._save(do, "stop", step, whole=True)
         except Exception as error:
             do("end", False)
             raise RuntimeError(f"not stopped, as no checkpoint could be saved ({type(error).__name__}: {error})") from error
         self._paused = None
         do("end", True)
-        return f"the training ends; it can go on from {self._whole.path(step)}"
+        return f"the training ends; it can go on from {path}"
 
     def _observe(self, order: Order, do: Do, step: int) -> str:
         return str(do("observe")[0])

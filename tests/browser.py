@@ -5,6 +5,8 @@ Spoken to over the browser's own debugging pipe, so that no library is needed be
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import shutil
@@ -15,13 +17,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on this machine to open the page in")
 
 OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
 KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13, "Escape": 27}
+
+
+SECONDS = 120.0
+"""How long a page of MLflow's may take to show what it is waited for."""
 
 
 class Tab:
@@ -174,3 +182,53 @@ def browsing(address: str, folder: Path, *, size: tuple[int, int] = (1280, 900),
         running.wait(20)
         os.close(commands)
         os.close(answers)
+
+
+# ---- MLflow's pages --------------------------------------------------------------------------------------------------
+
+
+def wait(tab: Tab, expression: str) -> Any:
+    """The value of an expression in the page as soon as it is true of it."""
+    end = time.monotonic() + SECONDS
+    while not (value := tab.tell(expression)):
+        assert time.monotonic() < end, f"the page has not come to {expression}; it says {tab.tell('document.body.innerText')[:2000]}"
+    return value
+
+
+def still(tab: Tab, expression: str) -> Any:
+    """The value of an expression that is true and has stopped changing: what slides in is not where it will be."""
+    value = wait(tab, expression)
+    for _ in range(2):
+        tab.settle()
+        while value != (now := wait(tab, expression)):
+            value = now
+            tab.settle()
+    return value
+
+
+def click(tab: Tab, element: str) -> None:
+    """A click with the pointer on an element, once it is there and stands still."""
+    centre = "(b => [b.left + b.width / 2, b.top + b.height / 2])(e.getBoundingClientRect())"
+    box = f"(e => e && (e.scrollIntoView({{ block: 'center' }}), {centre}))({element})"
+    place = still(tab, box)
+    for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+        button = {"button": "none"} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+        tab.send("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], **button)
+    tab.settle()
+
+
+def close(tab: Tab) -> None:
+    """The assistant that new experiments open with."""
+    wait(tab, "document.querySelector('button[aria-label=Close]') && (document.querySelector('button[aria-label=Close]').click(), true)")
+
+
+def pixels(tab: Tab) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """What the tab shows, (h, w, 3)."""
+    shot = base64.b64decode(tab.send("Page.captureScreenshot", format="png")["data"])
+    return np.array(Image.open(io.BytesIO(shot)).convert("RGB"))
+
+
+def kept(tab: Tab, name: str) -> None:
+    """The tab's picture for the docs, where they are asked for."""
+    if folder := os.environ.get("NETLAPSE_SCREENSHOTS"):
+        Image.fromarray(pixels(tab)).save(Path(folder) / name, optimize=True)

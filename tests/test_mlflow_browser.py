@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +17,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from browser import Tab, browsing, needs_browser
+from browser import Tab, browsing, click, close, kept, needs_browser, pixels, still, wait
 from servers import mlflow_server
 
 pytestmark = needs_browser
@@ -31,8 +27,6 @@ pytestmark = needs_browser
 ROOT = Path(__file__).parent.parent
 SWEEP = ["-m", "seed=1,2", "data=digits", "model=cnn_tiny", "trainer=quick", "trainer.progress=false", "probe.per_class=4"]
 STEPS = [0, 1, 2]
-SECONDS = 120.0
-"""How long a page may take to show what it is waited for."""
 
 CARD = "[...document.querySelectorAll('[data-testid=experiment-view-compare-runs-card]')].find(c => c.querySelector('h4').title === {})"
 ROW = "[...document.querySelectorAll('[role=row]')].find(r => r.textContent.includes({}))"
@@ -52,36 +46,6 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, 
         (parent,) = [run.info.run_id for run in runs if "mlflow.parentRunId" not in run.data.tags]
         children = sorted((run.data.params["seed"], run.info.run_id) for run in runs if run.info.run_id != parent)
         yield server.uri, parent, [run_id for _, run_id in children]
-
-
-def wait(tab: Tab, expression: str) -> Any:
-    """The value of an expression in the page as soon as it is true of it."""
-    end = time.monotonic() + SECONDS
-    while not (value := tab.tell(expression)):
-        assert time.monotonic() < end, f"the page has not come to {expression}; it says {tab.tell('document.body.innerText')[:2000]}"
-    return value
-
-
-def still(tab: Tab, expression: str) -> Any:
-    """The value of an expression that is true and has stopped changing: what slides in is not where it will be."""
-    value = wait(tab, expression)
-    for _ in range(2):
-        tab.settle()
-        while value != (now := wait(tab, expression)):
-            value = now
-            tab.settle()
-    return value
-
-
-def click(tab: Tab, element: str) -> None:
-    """A click with the pointer on an element, once it is there and stands still."""
-    centre = "(b => [b.left + b.width / 2, b.top + b.height / 2])(e.getBoundingClientRect())"
-    box = f"(e => e && (e.scrollIntoView({{ block: 'center' }}), {centre}))({element})"
-    place = still(tab, box)
-    for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-        button = {"button": "none"} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
-        tab.send("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], **button)
-    tab.settle()
 
 
 def charts(tab: Tab) -> None:
@@ -104,11 +68,6 @@ def card_of(tab: Tab, key: str) -> str:
     return card
 
 
-def close(tab: Tab) -> None:
-    """The assistant that new experiments open with."""
-    wait(tab, "document.querySelector('button[aria-label=Close]') && (document.querySelector('button[aria-label=Close]').click(), true)")
-
-
 def pictures(tab: Tab, within: str) -> list[dict[str, Any]]:
     """Of each picture in an element its run, key, step and place, when all are there."""
     found = still(
@@ -122,18 +81,6 @@ def pictures(tab: Tab, within: str) -> list[dict[str, Any]]:
         key, _, rest = unquote(query["path"][0]).removeprefix("images/").partition("+step+")
         shown.append({"run": query["run_uuid"][0], "key": key.replace("~", "/"), "step": int(rest.split("+")[0]), "box": one["box"]})
     return shown
-
-
-def pixels(tab: Tab) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """What the tab shows, (h, w, 3)."""
-    shot = base64.b64decode(tab.send("Page.captureScreenshot", format="png")["data"])
-    return np.array(Image.open(io.BytesIO(shot)).convert("RGB"))
-
-
-def kept(tab: Tab, name: str) -> None:
-    """The tab's picture for the docs, where they are asked for."""
-    if folder := os.environ.get("NETLAPSE_SCREENSHOTS"):
-        Image.fromarray(pixels(tab)).save(Path(folder) / name, optimize=True)
 
 
 def test_pictures_of_a_sweep_are_cards_whose_slider_goes_through_the_steps(sweep: tuple[str, str, list[str]], tmp_path: Path) -> None:
