@@ -494,3 +494,25 @@ def test_the_docs_name_all_commands_and_their_blocks_run(own_place: Path, monkey
     client = MlflowClient(f"sqlite:///{own_place / 'mlflow.db'}")
     last = client.search_runs(["1"], order_by=["attributes.start_time DESC"])[0]
     assert json.loads(last.data.tags["netlapse.answers"])["state"] == "over"
+
+
+def test_an_sqlite_file_is_asked_only_where_it_was_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = MlflowTracker()
+    tracker.start({})
+    box, other, asked = TagBox(tracker.run_id), TagBox(tracker.run_id), []
+    get_run = box._client.get_run  # type: ignore[union-attr]
+    monkeypatch.setattr(box._client, "get_run", lambda run: asked.append(run) or get_run(run))
+    monkeypatch.setattr("netlapse.tracking.tags._SETTLED", 0.2)
+    time.sleep(0.3)
+    first = box.read()
+    assert [box.read() for _ in range(3)] == [first] * 3
+    assert len(asked) == 1
+    first["netlapse.command"] = "what a reader does with it is nobody else's"
+    for number in range(3):  # written at any moment after a look, it is seen at the next
+        other.write({"netlapse.command": f"lr={number + 1}"})
+        assert box.read()["netlapse.command"] == f"lr={number + 1}"
+    time.sleep(0.3)
+    assert box.read()["netlapse.command"] == "lr=3"
+    assert box.read()["netlapse.command"] == "lr=3"
+    assert len(asked) == 5
+    tracker.finish()
