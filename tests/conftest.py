@@ -12,14 +12,19 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: threads only wait for each other
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+# MLflow itself sets them where it is told a store or a run: they must not outlast a test, nor come from outside.
+OF_MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
+for name in OF_MLFLOW:
+    os.environ.pop(name, None)
+
 
 @pytest.fixture(autouse=True)
-def own_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     home: Path = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("NETLAPSE_HOME", str(home))
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    return home
+    yield home
+    for name in OF_MLFLOW:
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(autouse=True)
