@@ -325,7 +325,7 @@ def run_id(own_place: Path, tmp_path: Path, trained: Path) -> Iterator[str]:
     recording = read(trained)
     tracker = MlflowTracker()
     tracker.start({key: value for key, value in recording.manifest.items() if key not in ("findings", "failed", "run_id")})
-    for name in ("config.yaml", "probe.npz"):
+    for name in ("config.yaml", "probe.npz", "predictions_scores.json", "predictions_inputs.json"):
         tracker.document(name, (trained / name).read_bytes())
     live = FolderTracker(trained)
     for name, by_step in recording.findings.items():
