@@ -88,7 +88,7 @@ def held(place: Place, run_id: str) -> Held:
 def same(one: Held, other: Held) -> None:
     """All but what it cost is equal, to the last bit, and nothing is there twice."""
     assert one.recording.steps == other.recording.steps == tuple(range(EPOCHS + 1))
-    assert sorted(one.recording.findings) == sorted(other.recording.findings) == ["cost", "nap", "saliency", "topomap", "training"]
+    assert sorted(one.recording.findings) == sorted(other.recording.findings) == ["cost", "nap", "predictions", "saliency", "topomap", "training"]
     for name, by_step in other.recording.findings.items():
         assert list(one.recording.findings[name]) == list(by_step), name
         if name == "cost":
