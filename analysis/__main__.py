@@ -38,7 +38,7 @@ from netlapse.layers import select
 from netlapse.multirun import outcomes, swept
 from netlapse.observer import Observer
 from netlapse.reanalysis import Done, prepare, reanalyse
-from netlapse.recompose import chosen
+from netlapse.recompose import analyses_of, chosen
 from netlapse.report import page
 from netlapse.tracking.folder import packed, write
 from netlapse.tracking.memory import MemoryTracker
@@ -185,6 +185,8 @@ def _analysed(cfg: DictConfig, work: Work, answers: Path | None, *, made: bool =
     observer.start(work.network, {key: value for key, value in about.items() if value is not None}, resume=not made)
     if made:
         observer.tracker.document("config.yaml", OmegaConf.to_yaml(cfg))
+    elif cfg.force:
+        observer.tracker.describe({"replaced": analyses_of(cfg)})
     done = reanalyse(
         observer, work.network, work.checkpoints, work.load, force=cfg.force, answers=answers, progress=functools.partial(_shown, what="analysing")
     )

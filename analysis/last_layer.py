@@ -17,7 +17,7 @@ from netlapse.analysis.fairness.counts import wilson
 from netlapse.analysis.fairness.grouping import Of, named_groups
 from netlapse.analysis.rarest import hidden_layer
 from netlapse.render.gaps import Rate, rates_chart
-from netlapse.types import Array, Exact, Findings, Float64, Int64, ProbeSet, Snapshot, UInt8, checked_by
+from netlapse.types import Array, Exact, Findings, Float64, Int64, ProbeSet, Snapshot, UInt8, checked_by, ungrouped
 
 Bools = NDArray[np.bool_]
 
@@ -104,14 +104,14 @@ def cross_fitted(
 def _check(
     snapshot: Snapshot,
     *,
-    attributes: Sequence[str] | None = None,
-    of: Of = "label_and_attribute",
-    layer: str | None = None,
-    strength: float = 1.0,
-    draws: int = 10,
-    folds: int = 2,
-    min_inputs: int = 10,
-    seed: int = 0,
+    attributes: Sequence[str] | None,
+    of: Of,
+    layer: str | None,
+    strength: float,
+    draws: int,
+    folds: int,
+    min_inputs: int,
+    seed: int,
 ) -> None:
     there = list(snapshot.probe.attributes)
     if not there or isinstance(attributes, str) or set(attributes or ()) - set(there):
@@ -129,6 +129,7 @@ def _check(
     hidden_layer(snapshot, layer, "last_layer")
 
 
+@ungrouped
 @checked_by(_check)
 def last_layer(
     snapshot: Snapshot,
@@ -163,7 +164,7 @@ def last_layer(
     NaN, and no picture, where fewer than two classes are left. Raises ValueError for a probe without attributes, attributes it has not got,
     options out of their ranges, an unknown layer, and a network without a logit for each class.
     """
-    _check(snapshot, attributes=attributes, of=of, layer=layer, strength=strength, draws=draws, folds=folds, min_inputs=min_inputs)
+    _check(snapshot, attributes=attributes, of=of, layer=layer, strength=strength, draws=draws, folds=folds, min_inputs=min_inputs, seed=seed)
     probe, name, logits = snapshot.probe, hidden_layer(snapshot, layer, "last_layer"), snapshot.statistics.logits
     if logits is None or logits.ndim != 2 or logits.shape[1] <= max(1, int(probe.labels.max())):
         raise ValueError(f"last_layer needs a logit for each class, and the network's output has shape {None if logits is None else logits.shape}")

@@ -74,7 +74,7 @@ def position_statistics(
     return found
 
 
-def _check(snapshot: Snapshot, *, align: Align = None, **options: object) -> None:
+def _check(snapshot: Snapshot, *, align: Align, **options: object) -> None:
     if align is not None and align not in ("predicted", "label") and not isinstance(align, int):
         raise ValueError(f"positions was given align={align!r}; expected null, 'predicted', 'label' or the number of a class")
     groups = (snapshot.grouping or by_label)(snapshot.probe, None)[0] if not getattr(snapshot.grouping, "reads_logits", False) else None

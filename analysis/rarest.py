@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from netlapse.render.gaps import gallery
-from netlapse.types import Array, Exact, Findings, Float64, Int64, Snapshot, UInt8, checked_by
+from netlapse.types import Array, Exact, Findings, Float64, Int64, Snapshot, UInt8, checked_by, ungrouped
 
 
 def neighbour_distances(features: Exact, k: int = 5) -> Float64:
@@ -34,7 +34,7 @@ def neighbour_distances(features: Exact, k: int = 5) -> Float64:
     return found
 
 
-def _check(snapshot: Snapshot, *, layer: str | None = None, k: int = 5, shown: int = 24) -> None:
+def _check(snapshot: Snapshot, *, layer: str | None, k: int, shown: int) -> None:
     if k < 1 or shown < 1 or len(snapshot.probe) <= k:
         raise ValueError(
             f"rarest was given k={k} and shown={shown} for {len(snapshot.probe)} inputs; expected at least 1 of each, and more inputs than k"
@@ -42,6 +42,7 @@ def _check(snapshot: Snapshot, *, layer: str | None = None, k: int = 5, shown: i
     hidden_layer(snapshot, layer, "rarest")
 
 
+@ungrouped
 @checked_by(_check)
 def rarest(snapshot: Snapshot, previous: Findings | None, *, layer: str | None = None, k: int = 5, shown: int = 24) -> Findings:
     """The inputs of the probe that are furthest from their neighbours in a layer, and which of them were so before.

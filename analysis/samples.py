@@ -36,7 +36,7 @@ def _varying(rows: Float32 | Float64) -> np.ndarray[tuple[int], np.dtype[np.bool
     return np.asarray(np.ptp(rows, axis=0) > 4 * np.finfo(np.float32).eps * np.abs(rows).max(axis=0))
 
 
-def _check(snapshot: Snapshot, *, layout: Layout = pca, seed: int = 0, limit_inputs: int = 500, k: int = 10, **options: object) -> None:
+def _check(snapshot: Snapshot, *, layout: Layout, seed: int, limit_inputs: int, k: int, **options: object) -> None:
     """The layout can be made, of any responses, and the numbers are counts: unknown metrics and wrong options show here."""
     positions = layout(np.random.default_rng(0).random((16, 3)), seed=seed, previous=None)
     if np.shape(positions) != (16, 2):

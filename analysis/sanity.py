@@ -26,7 +26,7 @@ from netlapse.analysis.saliency.occluding import occlusion
 from netlapse.analysis.saliency.panel import Target, check_target, explained_classes
 from netlapse.probe import panel_of
 from netlapse.render.checks import CheckedRow, checks_table
-from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, Snapshot, UInt8, checked_by
+from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, Snapshot, UInt8, checked_by, ungrouped
 
 METHODS: Mapping[str, Method] = {
     method.__name__: method
@@ -46,7 +46,7 @@ ROUNDING = 1e-4
 RESAMPLES, LEVEL = 2000, 0.95
 
 
-def _check(snapshot: Snapshot, *, panel: int = 24, target: Target = "label", **options: object) -> None:
+def _check(snapshot: Snapshot, *, panel: int, target: Target, **options: object) -> None:
     """The panel is of images and the options are possible, whatever the network says."""
     _check_options(snapshot.probe.inputs.shape, panel, **options)  # type: ignore[arg-type]
     check_target(target, snapshot.probe.class_names)
@@ -77,6 +77,7 @@ def _check_options(
         )
 
 
+@ungrouped
 @checked_by(_check)
 def sanity(
     snapshot: Snapshot,

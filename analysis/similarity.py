@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from netlapse.probe import panel_of
 from netlapse.render.heatmap import heatmap
 from netlapse.statistics import KEPT, kept_inputs
-from netlapse.types import Array, Exact, Findings, Float32, Float64, Int64, Snapshot, UInt8, checked_by
+from netlapse.types import Array, Exact, Findings, Float32, Float64, Int64, Snapshot, UInt8, checked_by, ungrouped
 
 LEAST = 4
 """Inputs below which debiased CKA is not defined."""
@@ -107,12 +107,13 @@ def unpacked(arrays: Mapping[str, Array], layer: str, name: str = "responses") -
     return np.asarray(ends[0] + np.asarray(arrays[f"{name}/{layer}"], np.float64) * ((ends[1] - ends[0]) / 255), np.float64)
 
 
-def _check(snapshot: Snapshot, *, debiased: bool = True, inputs: int = KEPT) -> None:
+def _check(snapshot: Snapshot, *, debiased: bool, inputs: int) -> None:
     if not LEAST <= inputs <= KEPT:
         raise ValueError(f"similarity was given inputs={inputs}; expected from {LEAST} to {KEPT}")
     _check_inputs("similarity", len(_shown(snapshot, inputs)), debiased)
 
 
+@ungrouped
 @checked_by(_check)
 def similarity(snapshot: Snapshot, previous: Findings | None, *, debiased: bool = True, inputs: int = KEPT) -> Findings:
     """How alike layers are to each other, to the checkpoint before and to the first one; and what comparing runs takes.

@@ -228,14 +228,14 @@ def _compared(snapshot: Snapshot, features: Features) -> dict[str, Float64]:
 def _check(
     snapshot: Snapshot,
     *,
-    layout: Layout = flas,
-    seed: int = 0,
-    colours: str = BLUE_WHITE_RED,
-    limit: float | str = 2.0,
-    kind: str = "linear",
-    features: str = "profiles",
-    min_inputs: int = 1,
-    by: Sequence[str] | str = (),
+    layout: Layout,
+    seed: int,
+    colours: str,
+    limit: float | str,
+    kind: str,
+    features: str,
+    min_inputs: int,
+    by: Sequence[str] | str,
     **options: object,
 ) -> None:
     """The layout can be made, of any profiles, and the colours are there: unknown metrics and wrong options show here."""

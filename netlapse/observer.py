@@ -151,6 +151,8 @@ class Observer:
             before = known.get(name) if isinstance(known, Mapping) and self.tracker.steps.get(name) else None
             if before is not None and before != now and not self.replaces:
                 changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+                if changed == ["grouping"] and "grouping" not in now:
+                    continue  # recorded when every analysis was said to be by the grouping
                 raise ValueError(
                     f"analysis {name!r} is in the record with {', '.join(f'{key}={before.get(key)}' for key in changed)}, and is asked for with "
                     f"{', '.join(f'{key}={now.get(key)}' for key in changed)}; give it another name, so that both are there, or replace what is "
@@ -428,7 +430,8 @@ def _asked(analysis: object, layers: Sequence[str], grouping: Grouping) -> dict[
     """What makes an analysis' findings what they are, but for the network and the probe, in words."""
     function, options = _unbound(analysis)
     said = {name: _said(value) for name, value in sorted((_defaults(function) | options).items())}
-    return {"analysis": _name(function), "layers": ", ".join(layers), "grouping": _name(grouping)} | said
+    by = {} if getattr(function, "ungrouped", False) else {"grouping": _name(grouping)}
+    return {"analysis": _name(function), "layers": ", ".join(layers)} | by | said
 
 
 def _said(value: object) -> str:

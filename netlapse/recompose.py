@@ -7,10 +7,11 @@ the shipped configs do not name are called only where somebody says so.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -30,12 +31,16 @@ def chosen(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, object]:
     return asked
 
 
-def recomposed(cfg: DictConfig, asked: Mapping[str, object], saved: str | None, framework: object = None) -> DictConfig:
+def recomposed(
+    cfg: DictConfig, asked: Mapping[str, object], saved: str | None, framework: object = None, replaced: Mapping[str, object] | None = None
+) -> DictConfig:
     """A run's own config, with what was asked for in its place.
 
     cfg        what is the case where the run says nothing; the tracker is taken from it
     saved      the run's config as it was written; None where it has none, and then
     framework  "torch" or "keras", the one it was trained in
+    replaced   name -> config of the analyses that were asked for otherwise since, and replaced what the run had; each is the run's
+               own, but where it is asked for otherwise now
 
     Raises ValueError where the run's config calls what neither the shipped configs nor somebody now names.
     """
@@ -52,10 +57,32 @@ def recomposed(cfg: DictConfig, asked: Mapping[str, object], saved: str | None, 
             node.pop(last, None)
         else:
             node[last] = value
+    values["analyses"] = {
+        name: replaced[name] if replaced and name in replaced and not _wanted(values, f"analyses.{name}", asked) else analysis
+        for name, analysis in (values.get("analyses") or {}).items()
+    }
     result = OmegaConf.create(values)
     if saved is not None and not cfg.trust:
         _check_calls(result, asked)
     return result
+
+
+def _wanted(values: Mapping[str, Any], key: str, asked: Collection[str]) -> bool:
+    """Whether some of what is at the dotted key, or of what that refers to, is asked for."""
+    known: set[str] = set()
+    new = [key]
+    while new:
+        known.add(key := new.pop())
+        node = functools.reduce(lambda found, part: found.get(part) if isinstance(found, Mapping) else None, key.split("."), cast(Any, values))
+        new += {*re.findall(r"\$\{([\w.]+)\}", str(node))} - known
+    return any(f"{given}.".startswith(f"{key}.") or f"{key}.".startswith(f"{given}.") for key in known for given in asked)
+
+
+def analyses_of(cfg: DictConfig) -> dict[str, object]:
+    """The config of each analysis, by its name, as it is asked for: what it refers to is in its place."""
+    analyses = OmegaConf.to_container(cfg.analyses, resolve=True) if cfg.get("analyses") else {}
+    assert isinstance(analyses, dict)
+    return {str(name): analysis for name, analysis in analyses.items()}
 
 
 def plain(cfg: object) -> dict[str, Any]:

@@ -36,8 +36,10 @@ def own_config(cfg: DictConfig, asked: Mapping[str, object], tracker: Tracker | 
     """The run's own config, with what was asked for in its place; see `recomposed`. What is given, where there is no run."""
     if tracker is None:
         return cfg
-    saved = tracker.read("config.yaml")
-    return recomposed(cfg, asked, None if saved is None else saved.decode(), tracker.manifest.get("framework"))
+    saved, replaced = tracker.read("config.yaml"), tracker.manifest.get("replaced")
+    return recomposed(
+        cfg, asked, None if saved is None else saved.decode(), tracker.manifest.get("framework"), replaced if isinstance(replaced, Mapping) else None
+    )
 
 
 def probe_of(cfg: DictConfig, asked: Iterable[str], tracker: Tracker) -> ProbeSet:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 
@@ -520,14 +521,25 @@ F = TypeVar("F", bound=Callable[..., Findings])
 
 
 def checked_by(check: Callable[..., None]) -> Callable[[F], F]:
-    """Marks an analysis with what can be known before training: `check(snapshot, **options)` is called once, with the
-    options bound to the analysis, and raises ValueError for what would fail at every step."""
+    """Marks an analysis with what can be known before training: `check(snapshot, **options)` is called once and raises ValueError for what
+    would fail at every step. The options are those bound to the analysis, and of all others its own defaults."""
 
     def marked(analysis: F) -> F:
-        analysis.check = check  # type: ignore[attr-defined]
+        defaults = {name: option.default for name, option in signature(analysis).parameters.items() if option.default is not option.empty}
+
+        def checked(snapshot: Snapshot, **options: object) -> None:
+            check(snapshot, **{**defaults, **options})
+
+        analysis.check = checked  # type: ignore[attr-defined]
         return analysis
 
     return marked
+
+
+def ungrouped(analysis: F) -> F:
+    """Marks an analysis whose findings are the same whatever the grouping: asked for with another one, it is the same question."""
+    analysis.ungrouped = True  # type: ignore[attr-defined]
+    return analysis
 
 
 class Tracker(Protocol):

@@ -147,6 +147,22 @@ class Tab:
             self.point(kind, at, group)
         self.settle()
 
+    def nameless(self, section: str) -> list[str]:
+        """What can be pressed, chosen, reached or looked at in a section, and has no name to be told by; the start of its text."""
+        found = self.tell(
+            f"[...document.querySelectorAll('{section} :is(button, select, input, canvas, svg[role=img], [tabindex])')]"
+            ".filter((node) => !node.closest('[hidden]') && !(node.getAttribute('aria-label') || node.textContent.trim() "
+            "|| (node.labels && node.labels.length))).map((node) => node.outerHTML.slice(0, 80))"
+        )
+        assert isinstance(found, list)
+        return found
+
+    def fetched(self) -> list[str]:
+        """The addresses of all that the page has loaded from elsewhere."""
+        found = self.tell("performance.getEntriesByType('resource').filter((one) => !one.name.startsWith('data:')).map((one) => one.name)")
+        assert isinstance(found, list)
+        return found
+
     def drag(self, start: Sequence[float], end: Sequence[float], group: int = 0) -> None:
         for kind, at in (("mouseMoved", start), ("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
             self.point(kind, at, group)

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +12,7 @@ import torch
 from netlapse.analysis.fairness import sampling_weights
 from netlapse.backends.torch import TorchNetwork
 from netlapse.callbacks import sampling
+from tests.apart import run_apart
 from tests.ddp_sampling import BATCH, N, Noted
 from tests.training import Lit
 
@@ -26,17 +22,7 @@ PROCESSES = {"one": 1, "two": 2, "three": 3, "gone on": 2, "apart": 2}
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[int, dict[str, Any]]]]:
     """For each training of `tests/ddp_sampling.py` what each process says of each epoch."""
-    folder = tmp_path_factory.mktemp("ddp")
-    program = subprocess.Popen(
-        [sys.executable, "-m", "tests.ddp_sampling", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True, cwd=Path(__file__).parent.parent, env=os.environ | {"NETLAPSE_HOME": str(folder / "home")},
-    )  # fmt: skip
-    try:
-        said, _ = program.communicate(timeout=900)
-    except subprocess.TimeoutExpired:
-        os.killpg(program.pid, signal.SIGKILL)  # those that were forked from it, too
-        raise
-    assert program.returncode == 0, said[-4000:]
+    folder = run_apart("ddp_sampling", tmp_path_factory.mktemp("ddp"))
 
     def of(name: str, process: int) -> dict[int, dict[str, Any]]:
         return {int(epoch): values for epoch, values in json.loads((folder / name / f"{process}.json").read_text()).items()} | {-1: folder / name}

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,25 +25,14 @@ from netlapse.observer import Observer
 from netlapse.probe import by_outcome
 from netlapse.tracking.folder import FolderTracker
 from netlapse.tracking.memory import MemoryTracker
+from tests.apart import run_apart
 from tests.training import Lit, probe, train
 
 
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for each training of `tests/ddp_training.py`."""
-    folder = tmp_path_factory.mktemp("ddp")
-    program = subprocess.Popen(
-        [sys.executable, "-m", "tests.ddp_training", str(folder)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd=Path(__file__).parent.parent,
-        env=os.environ | {"NETLAPSE_HOME": str(folder / "home")},
-    )  # fmt: skip
-    try:
-        said, _ = program.communicate(timeout=900)
-    except subprocess.TimeoutExpired:
-        os.killpg(program.pid, signal.SIGKILL)  # those that were forked from it, too
-        raise
-    assert program.returncode == 0, said[-4000:]
-    return folder
+    return run_apart("ddp_training", tmp_path_factory.mktemp("ddp"))
 
 
 def reports(folder: Path, processes: int = 2, *, ended: bool = False) -> list[dict[str, Any]]:

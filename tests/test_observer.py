@@ -216,7 +216,7 @@ def test_what_an_analysis_can_know_before_training_is_said_then() -> None:
         return Findings()
 
     Observer(probe(), [limited], MemoryTracker()).start(network())
-    assert seen == {}
+    assert seen == {"limit": 1, "depth": 0}
     Observer(probe(), [partial(partial(limited, limit=3, depth=1), limit=2)], MemoryTracker()).start(network())
     assert seen == {"limit": 2, "depth": 1}
     with pytest.raises(ValueError, match="limit is 0"):

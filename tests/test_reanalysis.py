@@ -198,6 +198,35 @@ def test_force_replaces_and_leaves_no_gap(record: Path) -> None:
     assert files(record / "findings") == before
 
 
+def test_what_replaced_the_runs_own_is_the_runs_own_from_then_on(record: Path) -> None:
+    own = read(record)
+    assert reanalysed(f"run={record}", "force=true", "layout=pca", "analyses.nap.resamples=3")
+    replaced = read(record)
+    assert reanalysed(f"run={record}", *NAP2)  # asks for neither, and so for what is there
+    (record / "findings" / "topomap" / "step_00000003.npz").unlink()
+    manifest = json.loads((record / "manifest.json").read_text())
+    (record / "manifest.json").write_text(json.dumps(manifest | {"findings": {}}))
+    assert reanalysed(f"run={record}")
+    assert_same(replaced, read(record), "nap", "topomap", "saliency", "predictions")
+    with pytest.raises(ValueError, match=r"topomap.* layout=pca\(.*, and is asked for with layout=flas"):
+        reanalysed(f"run={record}", "layout=flas")
+    assert reanalysed(f"run={record}", "force=true", "layout=flas")
+    assert_same(own, read(record), "topomap", "saliency", "predictions")
+    assert_same(replaced, read(record), "nap")
+
+
+def test_another_grouping_is_another_question_only_where_it_is_looked_at(record: Path) -> None:
+    before = files(record / "findings")
+    with pytest.raises(ValueError, match=r"analysis 'nap' is in the record with grouping=by_label, and is asked for with grouping=by_outcome"):
+        reanalysed(f"run={record}", "grouping=outcome")
+    manifest = json.loads((record / "manifest.json").read_text())
+    assert [name for name, asked in manifest["asked"].items() if "grouping" not in asked] == ["saliency", "predictions"]
+    manifest["asked"]["saliency"]["grouping"] = "by_label"  # as earlier versions said of all
+    (record / "manifest.json").write_text(json.dumps(manifest))
+    assert reanalysed(f"run={record}", "grouping=outcome", "~analyses.nap", "~analyses.topomap")
+    assert files(record / "findings") == before
+
+
 @pytest.mark.parametrize("order", [["2,0,3,1"], ["3", "0,1,2"]])
 def test_jobs_side_by_side_find_what_one_finds_in_order(order: list[str], trained: Path, record: Path, tmp_path: Path) -> None:
     shutil.rmtree(record / "findings" / "saliency")

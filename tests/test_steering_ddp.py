@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +12,12 @@ import torch
 from netlapse.steering.boxes import FolderBox
 from netlapse.steering.orders import Answer, read_answers
 from netlapse.tracking.folder import FolderTracker
+from tests.apart import run_apart
 
 
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ddp")
-    program = subprocess.Popen(
-        [sys.executable, "-m", "tests.ddp_steering", str(folder)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd=Path(__file__).parent.parent,
-    )  # fmt: skip
-    try:
-        said, _ = program.communicate(timeout=400)
-    except subprocess.TimeoutExpired:
-        os.killpg(program.pid, signal.SIGKILL)  # those that were forked from it, too
-        raise
-    assert program.returncode == 0, said[-4000:]
-    return folder
+    return run_apart("ddp_steering", tmp_path_factory.mktemp("ddp"), seconds=400)
 
 
 def reports(folder: Path) -> list[dict[str, Any]]:

@@ -24,14 +24,14 @@ TABLE_FROM = 0.5
 def _check(
     snapshot: Snapshot,
     *,
-    sensitivity: float = 1.0,
-    plateau: float = 0.02,
-    plateau_saliency: float = 0.05,
-    patience: int = 3,
-    attributes: Sequence[str] | None = None,
-    saliency: Saliency | None = None,
-    panel: int = 16,
-    shown: int = 20,
+    sensitivity: float,
+    plateau: float,
+    plateau_saliency: float,
+    patience: int,
+    attributes: Sequence[str] | None,
+    saliency: Saliency | None,
+    panel: int,
+    shown: int,
 ) -> None:
     if not 0 < sensitivity < np.inf or not min(plateau, plateau_saliency) >= 0 or not 1 <= patience < WINDOW or panel < 1 or shown < 0:
         raise ValueError(

@@ -27,7 +27,7 @@ from netlapse.events import Event, events_in, telling, told
 from netlapse.probe import softmax
 from netlapse.render.gaps import Rate, grid_of_steps, rates_chart
 from netlapse.render.maps import maps_row
-from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, ProbeSet, Snapshot, UInt8, checked_by
+from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, ProbeSet, Snapshot, UInt8, checked_by, ungrouped
 
 Strings = NDArray[np.str_]
 Bools = NDArray[np.bool_]
@@ -47,10 +47,10 @@ EXCESS_LIMIT = 0.75
 def _check(
     snapshot: Snapshot,
     *,
-    attributes: Sequence[str] | None = None,
-    intersections: Sequence[Sequence[str]] = (),
-    positive: str | None = None,
-    saliency: Saliency | None = None,
+    attributes: Sequence[str] | None,
+    intersections: Sequence[Sequence[str]],
+    positive: str | None,
+    saliency: Saliency | None,
     **options: float,
 ) -> None:
     """The attributes are there and the options are possible."""
@@ -98,6 +98,7 @@ def _check_options(
 
 
 @telling(LASTING, GROWING)
+@ungrouped
 @checked_by(_check)
 def fairness(
     snapshot: Snapshot,

@@ -12,7 +12,7 @@ from netlapse.analysis.predictions.scores import class_scores
 from netlapse.probe import softmax
 from netlapse.render.gaps import gallery
 from netlapse.render.heatmap import heatmap
-from netlapse.types import Array, Findings, Float32, Float64, Int64, ProbeSet, Snapshot, UInt8, checked_by
+from netlapse.types import Array, Findings, Float32, Float64, Int64, ProbeSet, Snapshot, UInt8, checked_by, ungrouped
 
 MEANS = ("precision", "recall", "f1", "auc", "average_precision")
 TOLD: dict[Kind, str] = {
@@ -24,11 +24,12 @@ TOLD: dict[Kind, str] = {
 }
 
 
-def _check(snapshot: Snapshot, *, patience: int = 3, shown: int = 24) -> None:
+def _check(snapshot: Snapshot, *, patience: int, shown: int) -> None:
     if patience < 2 or shown < 0:
         raise ValueError(f"predictions was given patience={patience} and shown={shown}; expected at least 2 checkpoints, and at least 0 inputs")
 
 
+@ungrouped
 @checked_by(_check)
 def predictions(snapshot: Snapshot, previous: Findings | None, *, patience: int = 3, shown: int = 24) -> Findings:
     """What is predicted, class by class and input by input.

@@ -12,7 +12,7 @@ from netlapse.analysis.receptive_field.fields import ReceptiveFields, centres, f
 from netlapse.analysis.receptive_field.top import in_batches, top_inputs
 from netlapse.analysis.receptive_field.views import region, resampled, segmentation
 from netlapse.render.montage import UnitRow, montage
-from netlapse.types import Array, Findings, Float32, Float64, Height, Int64, Snapshot, UInt8, checked_by
+from netlapse.types import Array, Findings, Float32, Float64, Height, Int64, Snapshot, UInt8, checked_by, ungrouped
 
 DRAWN = 12
 """How many units of a layer are drawn in its picture, the same at every step."""
@@ -27,12 +27,12 @@ NULL_DRAWS = 200
 def _check(
     snapshot: Snapshot,
     *,
-    layers: Sequence[str] | None = None,
-    k: int = 5,
-    occluder: int | None = None,
-    stride: int | None = None,
-    fill: Fill = "mean",
-    limit_units: int | None = None,
+    layers: Sequence[str] | None,
+    k: int,
+    occluder: int | None,
+    stride: int | None,
+    fill: Fill,
+    limit_units: int | None,
     **options: object,
 ) -> None:
     """The layers are there and spatial, the occluder fits, and the numbers are numbers."""
@@ -45,6 +45,7 @@ def _check(
     replacement(np.asarray(inputs[0], np.float32), fill, side, 0)
 
 
+@ungrouped
 @checked_by(_check)
 def receptive_field(
     snapshot: Snapshot,

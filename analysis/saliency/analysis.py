@@ -19,7 +19,7 @@ from netlapse.analysis.saliency.measures import MEASURES, measured, measured_nul
 from netlapse.analysis.saliency.panel import WHY, Target, answers, check_target, chosen_of, explained_classes
 from netlapse.probe import panel_of
 from netlapse.render.maps import saliency_strip
-from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, ProbeSet, Snapshot, UInt8, checked_by
+from netlapse.types import Array, Findings, Float32, Float64, Int64, Network, ProbeSet, Snapshot, UInt8, checked_by, ungrouped
 
 DENSITY_LIMIT = 6.0
 """Times an even spread, at full colour."""
@@ -28,12 +28,12 @@ DENSITY_LIMIT = 6.0
 def _check(
     snapshot: Snapshot,
     *,
-    panel: int = 16,
-    target: Target = "label",
-    chosen: int = 0,
-    measures: Sequence[str] = (),
-    limit_measured: int = 8,
-    masks: Masks | None = None,
+    panel: int,
+    target: Target,
+    chosen: int,
+    measures: Sequence[str],
+    limit_measured: int,
+    masks: Masks | None,
     **options: object,
 ) -> None:
     """The panel and its labels fit the network, where that ends in scores of classes."""
@@ -54,6 +54,7 @@ def _check(
         )
 
 
+@ungrouped
 @checked_by(_check)
 def saliency(
     snapshot: Snapshot,

@@ -93,14 +93,28 @@ function epochsNote(data, columns) {
   return columns.length < all.length ? `${here} ${columns.length} of ${all.length} have room, evenly spread and always with the one of the slider.` : here;
 }
 
-function epochTable(data, panel, cut, rows, columns) {
-  const cells = new Map(columns.map((index) => [index, []])); // of each column
+// Columns of a table, one a step: their cells and heads go to the step when pressed, and `mark` shows which one it is at.
+function stepColumns(columns) {
+  const cells = new Map(columns.map((index) => [index, []]));
   const inColumn = (tag, index, attributes, ...children) => {
     const cell = make(tag, { ...attributes, class: "at-step", click: () => set({ step: index, playing: false }) }, ...children);
     cells.get(index).push(cell);
     return cell;
   };
   const heads = columns.map((index) => make("button", { type: "button", "data-step": index, title: `go to ${nameOfStep(steps[index])}` }, make("span", { class: "spoken" }, `${unitOfStep} `), String(steps[index])));
+  return {
+    inColumn,
+    headed: (picture) => make("thead", {}, make("tr", {}, make("th", { scope: "row" }, picture, unitOfStep), columns.map((index, i) => inColumn("th", index, { scope: "col" }, heads[i])))),
+    answered: (said) => make("tfoot", {}, make("tr", {}, make("th", { scope: "row", class: "said" }, make("span", {}, "answer"), make("span", { class: "sure" }, "confidence")), columns.map((index) => inColumn("td", index, {}, said(index))))),
+    mark(current) {
+      for (const [index, column] of cells) for (const cell of column) cell.classList.toggle("now", index === current);
+      heads.forEach((head, i) => (columns[i] === current ? head.setAttribute("aria-current", "step") : head.removeAttribute("aria-current")));
+    },
+  };
+}
+
+function epochTable(data, panel, cut, rows, columns) {
+  const { inColumn, headed, answered, mark } = stepColumns(columns);
   const tiles = [];
   const tileIn = (method, input, index) => {
     const tile = panel.tile(method, input);
@@ -123,17 +137,11 @@ function epochTable(data, panel, cut, rows, columns) {
   const node = make(
     "table", { class: `epoch-table by-${cut}` },
     make("caption", {}, cut === "input" ? `${inputTitle(data, input)}, by every method` : `${methodName(data.methods[state.panelMethod].name)}, of every input`),
-    make("thead", {}, make("tr", {}, make("th", { scope: "row" }, picture, unitOfStep), columns.map((index, i) => inColumn("th", index, { scope: "col" }, heads[i])))),
+    headed(picture),
     make("tbody", {}, body),
-    cut === "input" && make("tfoot", {}, make("tr", {}, make("th", { scope: "row", class: "said" }, make("span", {}, "answer"), make("span", { class: "sure" }, "confidence")), columns.map((index) => inColumn("td", index, {}, said(input, index))))),
+    cut === "input" && answered((index) => said(input, index)),
   );
   const paint = () => tiles.forEach((show) => show());
   paint();
-  return {
-    node, columns, paint,
-    mark(current) {
-      for (const [index, column] of cells) for (const cell of column) cell.classList.toggle("now", index === current);
-      heads.forEach((head, i) => (columns[i] === current ? head.setAttribute("aria-current", "step") : head.removeAttribute("aria-current")));
-    },
-  };
+  return { node, columns, paint, mark };
 }

@@ -100,13 +100,7 @@ function underOf(input) {
 }
 
 function followedTable(input, columns) {
-  const cells = new Map(columns.map((index) => [index, []]));
-  const inColumn = (tag, index, attributes, ...children) => {
-    const cell = make(tag, { ...attributes, class: "at-step", click: () => set({ step: index, playing: false }) }, ...children);
-    cells.get(index).push(cell);
-    return cell;
-  };
-  const heads = columns.map((index) => make("button", { type: "button", "data-step": index, title: `go to ${nameOfStep(steps[index])}` }, make("span", { class: "spoken" }, `${unitOfStep} `), String(steps[index])));
+  const { inColumn, headed, answered, mark } = stepColumns(columns);
   const tiles = [];
   const under = hasMaps(input) ? underOf(input) : null;
   const methodRows = (under ? run.saliency.methods : []).map((method, m) => {
@@ -127,17 +121,11 @@ function followedTable(input, columns) {
   const node = make(
     "table", { class: "epoch-table by-input" },
     make("caption", {}, `${inputName(input)}${label === null ? "" : `, label ${classOf(label)}`}`),
-    make("thead", {}, make("tr", {}, make("th", { scope: "row" }, picture && make("div", { class: "tile" }, picture), unitOfStep), columns.map((index, i) => inColumn("th", index, { scope: "col" }, heads[i])))),
+    headed(picture && make("div", { class: "tile" }, picture)),
     make("tbody", {}, methodRows),
-    make("tfoot", {}, make("tr", {}, make("th", { scope: "row", class: "said" }, make("span", {}, "answer"), make("span", { class: "sure" }, "confidence")), columns.map((index) => inColumn("td", index, {}, said(index))))),
+    answered(said),
   );
   const paint = () => tiles.forEach((show) => show());
   paint();
-  return {
-    node, columns, paint,
-    mark(current) {
-      for (const [index, column] of cells) for (const cell of column) cell.classList.toggle("now", index === current);
-      heads.forEach((head, i) => (columns[i] === current ? head.setAttribute("aria-current", "step") : head.removeAttribute("aria-current")));
-    },
-  };
+  return { node, columns, paint, mark };
 }
