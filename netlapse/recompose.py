@@ -50,6 +50,7 @@ def recomposed(
         values |= {key: value for key, value in own.items() if key != "tracker"}
     elif "framework" not in asked and framework in ("torch", "keras"):
         values["framework"] = yaml.safe_load((files("netlapse.conf") / "framework" / f"{framework}.yaml").read_text())
+    own = analyses_of(OmegaConf.create(values)) if replaced else {}
     for key, value in asked.items():
         *path, last = key.split(".")
         node = functools.reduce(lambda found, part: found.setdefault(part, {}), path, values)
@@ -57,10 +58,10 @@ def recomposed(
             node.pop(last, None)
         else:
             node[last] = value
-    values["analyses"] = {
-        name: replaced[name] if replaced and name in replaced and not _wanted(values, f"analyses.{name}", asked) else analysis
-        for name, analysis in (values.get("analyses") or {}).items()
-    }
+    if replaced:
+        now = analyses_of(OmegaConf.create(values))
+        kept = [name for name in now.keys() & replaced.keys() if now[name] == own.get(name) or "analyses" not in asked]
+        values["analyses"] |= {name: replaced[name] for name in kept if not _wanted(values, f"analyses.{name}", asked)}
     result = OmegaConf.create(values)
     if saved is not None and not cfg.trust:
         _check_calls(result, asked)
@@ -68,14 +69,14 @@ def recomposed(
 
 
 def _wanted(values: Mapping[str, Any], key: str, asked: Collection[str]) -> bool:
-    """Whether some of what is at the dotted key, or of what that refers to, is asked for."""
+    """Whether some of what is at the dotted key of an analysis, or of what that refers to, is asked for; a set of analyses asks for none of it."""
     known: set[str] = set()
     new = [key]
     while new:
         known.add(key := new.pop())
         node = functools.reduce(lambda found, part: found.get(part) if isinstance(found, Mapping) else None, key.split("."), cast(Any, values))
         new += {*re.findall(r"\$\{([\w.]+)\}", str(node))} - known
-    return any(f"{given}.".startswith(f"{key}.") or f"{key}.".startswith(f"{given}.") for key in known for given in asked)
+    return any(f"{given}.".startswith(f"{key}.") or f"{key}.".startswith(f"{given}.") for key in known for given in asked if given != "analyses")
 
 
 def analyses_of(cfg: DictConfig) -> dict[str, object]:

@@ -50,7 +50,7 @@ def _loaded_after(statement: str) -> set[str]:
 
 
 def test_importing_netlapse_and_its_analyses_imports_no_framework() -> None:
-    modules = ["observer", "report", "probe", "analysis.nap", "analysis.topomap", "analysis.saliency", "tracking.folder", "data"]
+    modules = ["observer", "report", "probe", "analysis.nap", "analysis.topomap", "analysis.saliency", "tracking.folder", "tracking.sweep", "data"]
     statement = f"import netlapse, {', '.join(f'netlapse.{module}' for module in modules)}"
     assert families(_loaded_after(statement)) == set()
     assert "matplotlib" not in _loaded_after(statement)

@@ -203,6 +203,9 @@ def test_what_replaced_the_runs_own_is_the_runs_own_from_then_on(record: Path) -
     assert reanalysed(f"run={record}", "force=true", "layout=pca", "analyses.nap.resamples=3")
     replaced = read(record)
     assert reanalysed(f"run={record}", *NAP2)  # asks for neither, and so for what is there
+    assert reanalysed(f"run={record}", "analyses=samples")  # a set that has both as the run had them
+    with pytest.raises(ValueError, match=r"saliency.* panel=16, and is asked for with panel=4"):
+        reanalysed(f"run={record}", "analyses=default", "analyses.saliency.panel=4")
     (record / "findings" / "topomap" / "step_00000003.npz").unlink()
     manifest = json.loads((record / "manifest.json").read_text())
     (record / "manifest.json").write_text(json.dumps(manifest | {"findings": {}}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 from torch.utils.data import DataLoader
 
 import netlapse
+from netlapse.callbacks.interruption import DEFAULT
 from netlapse.callbacks.lightning import CheckpointCallback, ObserverCallback
 from netlapse.callbacks.lightning_steering import SteeringCallback
 from netlapse.penalties import Penalties
@@ -123,8 +124,19 @@ def test_a_paused_training_stops(tmp_path: Path) -> None:
     assert steered.told.batches == 4
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals are not ignored, as they are where a shell began the tests in the background."""
+    before = {number: signal.getsignal(number) for number in DEFAULT}
+    for number, default in DEFAULT.items():
+        signal.signal(number, default)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_paused_training_is_interrupted_as_any(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_paused_training_is_interrupted_as_any(tmp_path: Path, number: signal.Signals, heard: None) -> None:
     box = FolderBox(tmp_path)
 
     def interrupt() -> None:

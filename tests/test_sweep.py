@@ -108,7 +108,9 @@ def test_a_failed_job_leaves_the_others_running_and_is_all_that_is_run_again(lau
     assert first.returncode == 1, first.stdout + first.stderr
     parent, children = family(own_place)
     assert parent.info.status == "FAILED"
-    assert {seed_of(run): run.info.status for run in children} == {0: "FINISHED", 1: "FAILED", 2: "FINISHED", 3: "FINISHED"}
+    assert {seed_of(run): run.info.status for run in children} == {0: "FINISHED", 1: "FAILED", 2: "FINISHED", 3: "FINISHED"}, (
+        first.stdout + first.stderr
+    )
     (failed,) = [run for run in children if run.info.status == "FAILED"]
     (row,) = table(own_place, parent, "failed")
     assert (row["run"], row["why"].splitlines()[0]) == (failed.info.run_id, "LookupError: no luck with seed 1")

@@ -29,8 +29,8 @@ from netlapse.tracking.claim import claimed, discard, spools_of
 from netlapse.tracking.contents import Contents
 from netlapse.tracking.folder import MANIFEST, TARGET, FolderTracker, Wanted, everything, read, write
 from netlapse.tracking.names import mlflow_key, plain_name
-from netlapse.tracking.secrecy import discreet, scrubbed
-from netlapse.tracking.store import brief, client_for, experiment_id, local_store, silence, sqlite_folder, tracking_uri
+from netlapse.tracking.secrecy import brief, discreet, scrubbed
+from netlapse.tracking.store import client_for, experiment_id, local_store, silence, sqlite_folder, tracking_uri
 from netlapse.tracking.sync import command, in_background, upload
 from netlapse.tracking.uploads import INTERRUPTED_SECONDS, Uploader, Uploads, status
 from netlapse.types import Findings

@@ -47,3 +47,9 @@ def discreet() -> Iterator[None]:
         if str(error) != message:
             raise ConnectionError(message) from None
         raise error from None  # its causes tell the address too
+
+
+def brief(error: BaseException) -> str:
+    """An error in one line, without secrets."""
+    message = scrubbed(str(error))  # before it is cut: half an address is not recognised
+    return f"{type(error).__name__}: {message.splitlines()[0][:300] if message else ''}"

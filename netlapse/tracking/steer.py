@@ -12,8 +12,8 @@ from netlapse.steering.boxes import box_at
 from netlapse.steering.commands import parse
 from netlapse.steering.orders import Answer
 from netlapse.steering.sending import send
-from netlapse.tracking.secrecy import discreet, scrubbed
-from netlapse.tracking.store import brief, silence
+from netlapse.tracking.secrecy import brief, discreet, scrubbed
+from netlapse.tracking.store import silence
 from netlapse.tracking.store import tracking_uri as usual
 from netlapse.tracking.tags import TagBox
 

@@ -23,7 +23,7 @@ from requests import Response
 
 from netlapse.home import home, writable
 from netlapse.tracking.names import mlflow_key
-from netlapse.tracking.secrecy import scrubbed
+from netlapse.tracking.secrecy import brief, scrubbed
 
 ANSWER_SECONDS = 5.0
 """How long a server may take to answer the question whether it works."""
@@ -126,12 +126,6 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
 def sqlite_folder(uri: str) -> Path | None:
     """The folder of an sqlite store, absolute; None for any other store."""
     return Path(uri.removeprefix("sqlite:///")).absolute().parent if uri.startswith("sqlite:///") else None
-
-
-def brief(error: BaseException) -> str:
-    """An error in one line, without secrets."""
-    message = scrubbed(str(error))  # before it is cut: half an address is not recognised
-    return f"{type(error).__name__}: {message.splitlines()[0][:300] if message else ''}"
 
 
 @contextmanager

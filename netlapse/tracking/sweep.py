@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-from mlflow import MlflowClient
-from mlflow.entities import Run
+from typing import TYPE_CHECKING, TypeAlias
 
 from netlapse.sweep import (
     BY_ITSELF,
@@ -32,26 +29,27 @@ from netlapse.sweep import (
     report,
     words,
 )  # fmt: skip
-from netlapse.tracking.claim import spools_of
 from netlapse.tracking.folder import MANIFEST, FolderTracker, read, read_manifest, scalars_alone
-from netlapse.tracking.mlflow import JOB, OVERRIDES, PARENT, MlflowTracker, load
 from netlapse.tracking.names import mlflow_key
-from netlapse.tracking.secrecy import discreet
-from netlapse.tracking.store import brief, client_for
-from netlapse.tracking.sync import upload
+from netlapse.tracking.secrecy import brief
+
+if TYPE_CHECKING:
+    from netlapse.tracking.mlflow import MlflowTracker
 
 log = logging.getLogger(__name__)
 
-_TAG_OF_FAILURE = f"netlapse.failure.{TRAINING}"
-
-SweepTracker = MlflowTracker | FolderTracker
+SweepTracker: TypeAlias = "MlflowTracker | FolderTracker"
 Summary = Callable[[SweepTracker, Sweep], object]
 """Makes something of a sweep that is through, and puts it into the parent's record."""
 
 
 def has_parent(tracker: type) -> bool:
     """Whether a sweep whose jobs have this tracker can have a parent."""
-    return issubclass(tracker, (MlflowTracker, FolderTracker))
+    if issubclass(tracker, FolderTracker):
+        return True  # a sweep of folders need not wait for MLflow
+    from netlapse.tracking.mlflow import MlflowTracker
+
+    return issubclass(tracker, MlflowTracker)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +84,7 @@ class Record:
         Raises ValueError where there is a record already and it is not to be gone on with, and where there is no sweep's and it is.
         """
         try:
-            parent = tracker.run_id if isinstance(tracker, MlflowTracker) else str(tracker.folder)
+            parent = str(tracker.folder) if isinstance(tracker, FolderTracker) else tracker.run_id
             known = tracker.manifest.get("sweep")
             if resumed and not (isinstance(known, dict) and "jobs" in known):
                 raise ValueError(f"resume={parent} is no record of a sweep; name the parent of its runs, which the sweep told of at its end")
@@ -106,7 +104,7 @@ class Record:
     @property
     def folder(self) -> str | None:
         """Where the records of the jobs go; None: into MLflow."""
-        return None if isinstance(self.tracker, MlflowTracker) else self.parent
+        return self.parent if isinstance(self.tracker, FolderTracker) else None
 
     def end(self, ended: BaseException | None) -> None:
         """End it with its tables, its summaries and its state; nothing that goes wrong here changes what became of the jobs.
@@ -156,15 +154,14 @@ def sweep_of(tracker: SweepTracker, objective: str | None = None) -> Sweep:
     """The parent's jobs and runs as they are now."""
     known = tracker.manifest["sweep"]
     assert isinstance(known, dict)
-    if isinstance(tracker, MlflowTracker):
-        with discreet():
-            client = client_for(tracker.uri)
-            given = {job_key(job): tuple(job) for job in known["jobs"]}
-            children = [_child(run, tracker.uri, given) for run in runs_of(client, tracker.run_id)]
-        parent = tracker.run_id
-    else:
+    given = {job_key(job): tuple(job) for job in known["jobs"]}
+    if isinstance(tracker, FolderTracker):
         parent = str(tracker.folder)
         children = [_recorded(path.parent) for path in tracker.folder.glob(f"*/{MANIFEST}") if "sweep" in read_manifest(path.parent)]
+    else:
+        from netlapse.tracking.sweep_runs import children_of
+
+        parent, children = tracker.run_id, children_of(tracker, given)
     return Sweep(parent, tuple(tuple(job) for job in known["jobs"]), tuple(sorted(children, key=lambda child: child.started)), objective)
 
 
@@ -173,57 +170,16 @@ def end_the_killed(tracker: SweepTracker) -> None:
 
     To be called when the launcher has come back, and so no job runs any more.
     """
-    if isinstance(tracker, MlflowTracker):
-        client = client_for(tracker.uri)
-        for run in runs_of(client, tracker.run_id):
-            if run.info.status == RUNNING:
-                _end(client, tracker.uri, str(run.info.run_id))
-    else:
+    if isinstance(tracker, FolderTracker):
         for path in tracker.folder.glob(f"*/{MANIFEST}"):
             if "failed" not in (manifest := read_manifest(path.parent)) and "sweep" in manifest:
                 record = FolderTracker(path.parent)
                 record.failure(TRAINING, BY_ITSELF)
                 record.finish(failed=True)
+    else:
+        from netlapse.tracking.sweep_runs import end_running
 
-
-def _end(client: MlflowClient, uri: str, run_id: str) -> None:
-    for spool in spools_of(run_id):
-        try:
-            upload(spool, uri=uri)
-        except Exception as error:  # what is left stays, for `./run sync`
-            log.warning("netlapse: what run %s left in %s was not uploaded: %s", run_id, spool, error)
-    client.set_tag(run_id, _TAG_OF_FAILURE, BY_ITSELF)
-    client.set_terminated(run_id, FAILED)
-
-
-def runs_of(client: MlflowClient, parent: str) -> list[Run]:
-    """All runs whose parent it is, in whatever experiment."""
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(experiments, f"tags.`{PARENT}` = '{parent}'", max_results=1000, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
-
-
-def _child(run: Run, uri: str, given: Mapping[str, tuple[str, ...]]) -> Child:
-    tags, info = run.data.tags, run.info
-    key = tags.get(JOB, "")
-    overrides = given.get(key) or tuple(json.loads(tags.get(OVERRIDES, "[]")))  # a tag has room for a few
-    return Child(
-        run=str(info.run_id),
-        key=key,
-        overrides=overrides,
-        state=str(info.status),
-        started=info.start_time / 1000,
-        seconds=(info.end_time - info.start_time) / 1000 if info.end_time else None,
-        metrics=dict(run.data.metrics),
-        why=tags.get(_TAG_OF_FAILURE),
-        recording=partial(load, str(info.run_id), uri),
-    )
+        end_running(tracker)
 
 
 def _recorded(folder: Path) -> Child:

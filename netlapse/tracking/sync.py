@@ -17,8 +17,8 @@ from netlapse.home import command as command
 from netlapse.home import home
 from netlapse.tracking.claim import claim, discard, spools
 from netlapse.tracking.folder import TARGET, read_manifest
-from netlapse.tracking.secrecy import discreet, scrubbed
-from netlapse.tracking.store import brief, client_for, silence, tracking_uri
+from netlapse.tracking.secrecy import brief, discreet, scrubbed
+from netlapse.tracking.store import client_for, silence, tracking_uri
 from netlapse.tracking.uploads import Uploads, status
 
 log = logging.getLogger(__name__)

@@ -29,8 +29,8 @@ from netlapse.events import in_a_tag
 from netlapse.tracking.contents import PNG, WEBP, Contents, Picture
 from netlapse.tracking.folder import LEDGER, MANIFEST, METRICS, OWN_FILES, metrics_from, read_manifest, unpacked
 from netlapse.tracking.names import mlflow_key
-from netlapse.tracking.secrecy import scrubbed
-from netlapse.tracking.store import ask, brief, is_server, silence
+from netlapse.tracking.secrecy import brief, scrubbed
+from netlapse.tracking.store import ask, is_server, silence
 
 log = logging.getLogger(__name__)
 
