@@ -12,9 +12,11 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: threads only wait for each other
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# MLflow itself sets them where it is told a store or a run: they must not outlast a test, nor come from outside.
-OF_MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
-for name in OF_MLFLOW:
+# MLflow itself sets them where it is told a store or a run, and Lightning where a strategy is one of several processes; a program that
+# inherits Lightning's waits for processes that it takes for started. They must not outlast a test, nor come from outside.
+SET_BY_OTHERS = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
+SET_BY_OTHERS += ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+for name in SET_BY_OTHERS:
     os.environ.pop(name, None)
 
 
@@ -23,7 +25,7 @@ def own_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     home: Path = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("NETLAPSE_HOME", str(home))
     yield home
-    for name in OF_MLFLOW:
+    for name in SET_BY_OTHERS:
         os.environ.pop(name, None)
 
 
