@@ -42,7 +42,7 @@ def recomposed(
     replaced   name -> config of the analyses that were asked for otherwise since, and replaced what the run had; each is the run's
                own, but where it is asked for otherwise now
 
-    Raises ValueError where the run's config calls what neither the shipped configs nor somebody now names.
+    Raises ValueError where the run's config, or what replaced some of it, calls what neither the shipped configs nor somebody now names.
     """
     values = plain(cfg)
     if saved is not None:
@@ -50,7 +50,7 @@ def recomposed(
         values |= {key: value for key, value in own.items() if key != "tracker"}
     elif "framework" not in asked and framework in ("torch", "keras"):
         values["framework"] = yaml.safe_load((files("netlapse.conf") / "framework" / f"{framework}.yaml").read_text())
-    own = analyses_of(OmegaConf.create(values)) if replaced else {}
+    before = analyses_of(OmegaConf.create(values)) if replaced else {}
     for key, value in asked.items():
         *path, last = key.split(".")
         node = functools.reduce(lambda found, part: found.setdefault(part, {}), path, values)
@@ -60,10 +60,10 @@ def recomposed(
             node[last] = value
     if replaced:
         now = analyses_of(OmegaConf.create(values))
-        kept = [name for name in now.keys() & replaced.keys() if now[name] == own.get(name) or "analyses" not in asked]
+        kept = [name for name in now.keys() & replaced.keys() if now[name] == before.get(name) or "analyses" not in asked]
         values["analyses"] |= {name: replaced[name] for name in kept if not _wanted(values, f"analyses.{name}", asked)}
     result = OmegaConf.create(values)
-    if saved is not None and not cfg.trust:
+    if (saved is not None or replaced) and not cfg.trust:
         _check_calls(result, asked)
     return result
 

@@ -340,6 +340,19 @@ def test_what_a_runs_config_calls_is_called_only_if_it_is_ours_or_vouched_for(re
     assert_same(read(record), Recording({}, {"nap": read(record).findings["nap2"]}), "nap")
 
 
+@pytest.mark.parametrize("configured", [True, False])
+def test_what_replaced_the_runs_own_is_called_only_if_it_is_ours_or_vouched_for(record: Path, tmp_path: Path, configured: bool) -> None:
+    proof = tmp_path / "proof"
+    manifest = json.loads((record / "manifest.json").read_text())
+    manifest["replaced"] = {"nap": {"_target_": "subprocess.getoutput", "cmd": f"touch {proof}"}}
+    (record / "manifest.json").write_text(json.dumps(manifest))
+    if not configured:
+        (record / "config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"the run's config calls 'subprocess.getoutput' at .*analyses.nap._target_, which is no part of netlapse"):
+        reanalysed(f"run={record}", "model=cnn_tiny", "data=digits", "probe.per_class=4")
+    assert not proof.exists()
+
+
 def own_cnn(*args: object, **kwargs: object) -> torch.nn.Module:
     from netlapse.models.torch import cnn
 
