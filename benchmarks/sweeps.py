@@ -1,7 +1,8 @@
 """What running many trainings at once saves, and what summing up a large sweep takes: wall seconds of whole commands.
 
-Run with `python -m benchmarks.sweeps`. Eight trainings of the digits one after the other and by joblib in two processes, in turn; and the
-tables, pictures and the page of a sweep of 100 runs of 20 epochs, made anew by the command that finds nothing left to run.
+Run with `python -m benchmarks.sweeps`. Eight trainings of the digits one after the other and by joblib in two processes, in turn,
+short and longer ones; and the tables, pictures and the page of a sweep of 100 runs of 20 epochs, made anew by the command that finds
+nothing left to run.
 `python -m benchmarks.sweeps FOLDER` sums up the sweep whose record is in FOLDER instead of training one.
 """
 
@@ -20,7 +21,6 @@ from statistics import median
 from benchmarks.measure import Row, table
 
 ROOT = Path(__file__).parent.parent
-REPEATS = 3
 DIGITS = ("data=digits", "trainer.progress=false", f"seed={','.join(map(str, range(8)))}", "summaries=none")
 HUNDRED = ("experiment=robustness", "data=digits", "trainer.max_epochs=20", "trainer.progress=false", "seed=range(100)")
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -37,14 +37,14 @@ def swept(folder: str, *words: str) -> float:
     return time.perf_counter() - started
 
 
-def launchers() -> Row:
+def launchers(epochs: int, repeats: int) -> Row:
     seconds: dict[str, list[float]] = {"basic": [], "joblib": []}
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         for name, words in {"basic": (), "joblib": JOBLIB}.items():
             with tempfile.TemporaryDirectory() as folder:
-                seconds[name].append(swept(f"{folder}/sweep", *DIGITS, *words))
+                seconds[name].append(swept(f"{folder}/sweep", *DIGITS, f"trainer.max_epochs={epochs}", *words))
     basic, joblib = (median(each) for each in seconds.values())
-    return Row("8 trainings one after the other, s", basic, joblib, "2 processes of joblib", 1.6, "ratio", at_least=True)
+    return Row(f"8 trainings of {epochs} epochs, one by one, s", basic, joblib, "2 processes of joblib", 1.6, "ratio", at_least=True)
 
 
 def summary(folder: str) -> list[Row]:
@@ -66,7 +66,7 @@ def main(folders: list[str]) -> list[Row]:
             swept(f"{made}/sweep", *HUNDRED, *JOBLIB, "summaries=none")
         rows += summary(folders[0] if folders else f"{made}/sweep")
     if not folders:
-        rows.append(launchers())
+        rows += [launchers(10, 3), launchers(30, 1)]  # the default, of 6 s each, which each process begins with imports of 8 s; and longer ones
     print(table(rows))
     return rows
 
