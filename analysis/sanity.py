@@ -55,14 +55,13 @@ def _check(snapshot: Snapshot, *, panel: int, target: Target, **options: object)
 def _check_options(
     shape: tuple[int, ...],
     panel: int,
-    stages: int = 12,
-    repeats: int = 3,
-    limit: float = 0.5,
-    shift: float = 1.0,
-    tolerance: float = 1e-3,
-    examples: int = 1,
-    methods: object = None,
-    seed: int = 0,
+    stages: int,
+    repeats: int,
+    limit: float,
+    shift: float,
+    tolerance: float,
+    examples: int,
+    **others: object,
 ) -> None:
     if len(shape) != 4:
         raise ValueError(f"sanity checks are of maps of images (n, h, w, c); this probe's inputs have shape {shape}; leave this analysis out")

@@ -137,8 +137,9 @@ class Observer:
             self.grouping(few, network.outputs(few.inputs))
         else:
             self.grouping(self.probe, None)
-        for analysis in self.analyses.values():
+        for name, analysis in self.analyses.items():
             function, options = _unbound(analysis)
+            _check_known(name, function, options)
             if (check := getattr(function, "check", None)) is not None:
                 check(snapshot, **options)
         asked = {name: _asked(analysis, names, self.grouping) for name, analysis in self.analyses.items()}
@@ -447,13 +448,25 @@ def _said(value: object) -> str:
     return str(value)
 
 
+def _check_known(name: str, function: object, options: Collection[str]) -> None:
+    parameters = _parameters(function)
+    unknown = sorted({*options} - {parameter.name for parameter in parameters})
+    if unknown and parameters and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        raise ValueError(f"analysis {name!r} was given {', '.join(unknown)}; its options are {known}")
+
+
 def _defaults(function: object) -> dict[str, object]:
     """A function's keywords that have a default."""
+    return {p.name: p.default for p in _parameters(function) if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+
+
+def _parameters(function: object) -> tuple[inspect.Parameter, ...]:
+    """Of a callable; none of one that does not tell."""
     try:
-        parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
+        return tuple(inspect.signature(function).parameters.values())  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        return {}
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+        return ()
 
 
 def _listed(manifest: Mapping[str, object], key: str) -> list[Any]:

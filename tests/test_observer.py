@@ -223,6 +223,20 @@ def test_what_an_analysis_can_know_before_training_is_said_then() -> None:
         Observer(probe(), [partial(limited, limit=0)], MemoryTracker()).start(network())
 
 
+def test_an_option_that_an_analysis_has_not_got_is_told_of_before_training() -> None:
+    def limited(snapshot: Snapshot, previous: Findings | None, *, limit: int = 1, depth: int = 0) -> Findings:
+        return Findings()
+
+    def anything(snapshot: Snapshot, previous: Findings | None, **options: object) -> Findings:
+        return Findings()
+
+    tracker = MemoryTracker()
+    with pytest.raises(ValueError, match=r"analysis 'mine' was given limits; its options are \['limit', 'depth'\]"):
+        Observer(probe(), {"mine": partial(limited, limits=3)}, tracker).start(network())
+    assert not tracker.manifest
+    Observer(probe(), {"mine": partial(limited, limit=3), "any": partial(anything, limits=3)}, MemoryTracker()).start(network())
+
+
 def test_after_a_failure_the_last_good_findings_are_the_previous_ones() -> None:
     def sometimes(snapshot: Snapshot, previous: Findings | None) -> Findings:
         if snapshot.step == 1:

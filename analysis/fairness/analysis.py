@@ -71,15 +71,14 @@ def _check_options(
     probe: ProbeSet,
     positive: str | None,
     *,
-    min_inputs: int = 10,
-    level: float = 0.95,
-    threshold: float = 0.1,
-    checkpoints: int = 3,
-    permutations: int = 500,
-    alpha: float = 0.05,
-    folds: int = 5,
-    missing: object = None,
-    seed: int = 0,
+    min_inputs: int,
+    level: float,
+    threshold: float,
+    checkpoints: int,
+    permutations: int,
+    alpha: float,
+    folds: int,
+    **others: object,
 ) -> None:
     if positive is not None and str(positive) not in probe.class_names:
         raise ValueError(f"fairness was given positive={positive!r}; expected one of the classes {list(probe.class_names)[:12]}, or null for all")
