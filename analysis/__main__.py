@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from netlapse.analysis.streaming import Asked, Progress, Seen, note, streamed, w
 from netlapse.analysis.top_images import Fields, as_findings, square
 from netlapse.audit import audit
 from netlapse.backends import inntrospect
-from netlapse.cli import explained
+from netlapse.cli import explained, imported
 from netlapse.data.stream import Batch, Listing, Look, listing
 from netlapse.export import findings_to_inntrospect
 from netlapse.home import home, writable
@@ -162,11 +162,12 @@ def _into(cfg: DictConfig, asked: Iterable[str], tracker: Tracker | None, answer
 def _work(cfg: DictConfig, asked: Sequence[str], tracker: Tracker, folder: Path) -> Work:
     if cfg.activations is not None:
         return _recorded(cfg, tracker, asked)
+    imported(cfg.framework.network._target_)
     checkpoints, hashes = saved.checkpoints_of(cfg, tracker, folder)
     probe = saved.probe_of(cfg, asked, tracker)
     network, load = saved.network_of(cfg, probe, tracker, checkpoints)
 
-    return Work(_observer(cfg, asked, probe, tracker), network, checkpoints, saved.checked(network, load, hashes))
+    return Work(_observer(cfg, asked, probe, tracker, checkpoints), network, checkpoints, saved.checked(network, load, hashes))
 
 
 def _analysed(cfg: DictConfig, work: Work, answers: Path | None, *, made: bool = False) -> Done:
@@ -195,7 +196,7 @@ def _analysed(cfg: DictConfig, work: Work, answers: Path | None, *, made: bool =
     return done
 
 
-def _observer(cfg: DictConfig, asked: Iterable[str], probe: ProbeSet, tracker: Tracker) -> Observer:
+def _observer(cfg: DictConfig, asked: Iterable[str], probe: ProbeSet, tracker: Tracker, steps: Collection[int]) -> Observer:
     layers: str | list[str] = cfg.layers if isinstance(cfg.layers, str) else list(cfg.layers)
     shown = tracker.manifest.get("probe")
     batch_size = (cfg.get("callback") or {}).get("batch_size") or (shown.get("batch_size") if isinstance(shown, Mapping) else None) or 64
@@ -203,8 +204,10 @@ def _observer(cfg: DictConfig, asked: Iterable[str], probe: ProbeSet, tracker: T
     if "layers" not in asked and tracker.read("config.yaml") is None and isinstance(known, list):
         layers = [layer["name"] for layer in known]
     analyses: dict[str, Any] = {str(name): analysis for name, analysis in instantiate(cfg.analyses).items()}
+    # One job of several has some of the steps, and who puts them together has them all.
+    replaces = cfg.force and (cfg.answers is not None or steps)
     return Observer(
-        probe, analyses, tracker, layers=layers, grouping=instantiate(cfg.grouping), strict=cfg.strict, batch_size=batch_size, replaces=cfg.force
+        probe, analyses, tracker, layers=layers, grouping=instantiate(cfg.grouping), strict=cfg.strict, batch_size=batch_size, replaces=replaces
     )
 
 
@@ -289,7 +292,8 @@ def _audited(cfg: DictConfig, tracker: Tracker | None, folder: Path) -> bool:
 def _recorded(cfg: DictConfig, tracker: Tracker, asked: Iterable[str]) -> Work:
     """Activations that somebody else recorded, at one step: there is no network and nothing to load."""
     network, probe = inntrospect.read(str(cfg.activations))
-    return Work(_observer(cfg, asked, probe, tracker), network, {cfg.step or 0: Path(str(cfg.activations))}, lambda path: None)
+    recorded = {cfg.step or 0: Path(str(cfg.activations))}
+    return Work(_observer(cfg, asked, probe, tracker, recorded), network, recorded, lambda path: None)
 
 
 # --------------------------------------------------------------------------------------------- images in a folder

@@ -51,7 +51,8 @@ class Observer:
     analyses  name -> analysis; or a sequence of analyses, which go by their functions' names
     layers    "auto", or names, globs or types; see `netlapse.layers.select`
     strict    raise what goes wrong in an analysis or the tracker, instead of reporting it and going on
-    replaces  analyses may be asked otherwise than they were when the record was made
+    replaces  analyses may be asked otherwise than they were when the record was made; or the steps that are found anew, and then those
+              may that were found at no other
     on_event  is called with the analysis' name and each event that it tells of and did not at the step before, once that is in the record
 
     Raises ValueError for an analysis name that is no file name, or is used twice.
@@ -67,7 +68,7 @@ class Observer:
         grouping: Grouping = by_label,
         strict: bool = False,
         batch_size: int = 64,
-        replaces: bool = False,
+        replaces: bool | Collection[int] = False,
         on_event: Callable[[str, Event], None] | None = None,
     ) -> None:
         self.replaces, self.on_event = replaces, on_event
@@ -150,15 +151,28 @@ class Observer:
         known = self.tracker.manifest.get("asked")
         for name, now in asked.items():
             before = known.get(name) if isinstance(known, Mapping) and self.tracker.steps.get(name) else None
-            if before is not None and before != now and not self.replaces:
+            left = self._left(name)
+            if before is not None and before != now and left:
                 changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
                 if changed == ["grouping"] and "grouping" not in now:
                     continue  # recorded when every analysis was said to be by the grouping
-                raise ValueError(
+                told = (
                     f"analysis {name!r} is in the record with {', '.join(f'{key}={before.get(key)}' for key in changed)}, and is asked for with "
-                    f"{', '.join(f'{key}={now.get(key)}' for key in changed)}; give it another name, so that both are there, or replace what is "
-                    "recorded (force=true offline)"
+                    f"{', '.join(f'{key}={now.get(key)}' for key in changed)}"
                 )
+                if self.replaces is False:
+                    raise ValueError(f"{told}; give it another name, so that both are there, or replace what is recorded (force=true offline)")
+                stay = ", ".join(map(str, left[:12])) + ", ..." * (len(left) > 12)
+                raise ValueError(
+                    f"{told}, but not at step {stay}, where it would stay as it is; replace it at all of them (a step needs its "
+                    "checkpoint), or give it another name, so that both are there"
+                )
+
+    def _left(self, name: str) -> list[int]:
+        """The steps at which an analysis is in the record and stays as it is."""
+        if self.replaces is True:
+            return []
+        return sorted(self.tracker.steps.get(name, set()) - set(self.replaces or ()))
 
     def _check_record(self, resume: bool) -> None:
         known = sorted({step for steps in self.tracker.steps.values() for step in steps})

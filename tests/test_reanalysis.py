@@ -198,6 +198,16 @@ def test_force_replaces_and_leaves_no_gap(record: Path) -> None:
     assert files(record / "findings") == before
 
 
+def test_what_is_replaced_is_replaced_at_every_step_or_not_at_all(record: Path) -> None:
+    before = files(record)
+    with pytest.raises(ValueError, match=r"topomap.* layout=pca\(.*, but not at step 0, 1, 3, where it would stay"):
+        reanalysed(f"run={record}", "force=true", "layout=pca", "step=2")
+    assert files(record) == before
+    assert reanalysed(f"run={record}", "force=true", "step=2")  # asked as it was
+    assert files(record / "findings") == {name.removeprefix("findings/"): each for name, each in before.items() if name.startswith("findings/")}
+    assert reanalysed(f"run={record}", "force=true", "layout=pca", "step=[0,1,2,3]")
+
+
 def test_what_replaced_the_runs_own_is_the_runs_own_from_then_on(record: Path) -> None:
     own = read(record)
     assert reanalysed(f"run={record}", "force=true", "layout=pca", "analyses.nap.resamples=3")
@@ -245,6 +255,19 @@ def test_jobs_side_by_side_find_what_one_finds_in_order(order: list[str], traine
         assert reanalysed(f"run={record}")  # what was found at step 3 was not found after step 2
     assert_same(read(trained), read(record), "nap", "topomap", "saliency")
     assert not list((tmp_path / "home" / "answers").iterdir())
+
+
+def test_jobs_of_one_step_each_replace_at_all_steps_together(record: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"NETLAPSE_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    program = [sys.executable, "-m", "netlapse.analysis", "-m", f"run={record}", "force=true", "layout=pca"]
+    done = subprocess.run([*program, "step=0,2"], capture_output=True, text=True, env=environment, cwd=ROOT, timeout=600)
+    assert done.returncode == 1
+    assert "not at step 1, 3, where it would stay" in done.stderr
+    one = Path(shutil.copytree(record, tmp_path / "one"))
+    assert reanalysed(f"run={one}", "force=true", "layout=pca")
+    done = subprocess.run([*program, "step=0,1,2,3"], capture_output=True, text=True, env=environment, cwd=ROOT, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert_same(read(one), read(record), "nap", "topomap", "saliency", "predictions")
 
 
 def test_what_the_network_has_answered_it_is_not_asked_again(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
