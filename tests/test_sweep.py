@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ LAUNCHERS = {
     "basic": [],
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     "submitit_local": ["hydra/launcher=submitit_local"],
+    "submitit_slurm": ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=20"],
     "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"],
 }
 
@@ -102,7 +104,23 @@ def assert_whole(home: Path, run: Run) -> None:
 # ------------------------------------------------------------------------------------------------------------ launchers
 
 
-@pytest.mark.parametrize(("launcher", "other"), [("basic", "joblib"), ("joblib", "basic"), ("submitit_local", "basic"), ("ray", "basic")])
+def slurm_answers() -> bool:
+    return shutil.which("sinfo") is not None and subprocess.run(["sinfo", "-h"], capture_output=True, timeout=30).returncode == 0
+
+
+needs_slurm = pytest.mark.skipif(not slurm_answers(), reason="no SLURM cluster answers here; Debian's slurm-wlm on this machine alone will do")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "other"),
+    [
+        ("basic", "joblib"),
+        ("joblib", "basic"),
+        ("submitit_local", "basic"),
+        ("ray", "basic"),
+        pytest.param("submitit_slurm", "basic", marks=needs_slurm),
+    ],
+)
 def test_a_failed_job_leaves_the_others_running_and_is_all_that_is_run_again(launcher: str, other: str, own_place: Path) -> None:
     first = swept(own_place, "seed=0,1,2,3", *LAUNCHERS[launcher], fates={1: "fails"})
     assert first.returncode == 1, first.stdout + first.stderr
