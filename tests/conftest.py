@@ -11,6 +11,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: threads only wait for each other
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # TensorFlow's own default goes by the CPU: without it there is no channels-first there
 
 # MLflow itself sets them where it is told a store or a run, and Lightning where a strategy is one of several processes; a program that
 # inherits Lightning's waits for processes that it takes for started. They must not outlast a test, nor come from outside.

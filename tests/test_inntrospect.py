@@ -103,7 +103,8 @@ def test_lines_of_the_corpus_may_come_in_any_order(folder: Path) -> None:
     network, probe = read(folder)
     np.testing.assert_array_equal(probe.inputs, np.roll(INPUTS, 4, axis=0))
     assert probe.attributes["group"].tolist() == np.roll(OF_GROUP, 4).tolist()
-    np.testing.assert_array_equal(network.outputs(probe.inputs), np.roll(outputs(INPUTS), 4, axis=0))
+    # The last bit of a product goes by where in the batch its row is, on some CPUs.
+    np.testing.assert_allclose(network.outputs(probe.inputs), np.roll(outputs(INPUTS), 4, axis=0), rtol=1e-6)
 
 
 def test_layers_are_those_of_the_folder(folder: Path) -> None:
