@@ -30,7 +30,7 @@ from netlapse.analysis.streaming import Asked, Progress, Seen, note, streamed, w
 from netlapse.analysis.top_images import Fields, as_findings, square
 from netlapse.audit import audit
 from netlapse.backends import inntrospect
-from netlapse.cli import explained, imported
+from netlapse.cli import explained, import_for
 from netlapse.data.stream import Batch, Listing, Look, listing
 from netlapse.export import findings_to_inntrospect
 from netlapse.home import home, writable
@@ -162,7 +162,7 @@ def _into(cfg: DictConfig, asked: Iterable[str], tracker: Tracker | None, answer
 def _work(cfg: DictConfig, asked: Sequence[str], tracker: Tracker, folder: Path) -> Work:
     if cfg.activations is not None:
         return _recorded(cfg, tracker, asked)
-    imported(cfg.framework.network._target_)
+    import_for(cfg.framework.network._target_)
     checkpoints, hashes = saved.checkpoints_of(cfg, tracker, folder)
     probe = saved.probe_of(cfg, asked, tracker)
     network, load = saved.network_of(cfg, probe, tracker, checkpoints)

@@ -30,7 +30,7 @@ from netlapse.data.dataset import Dataset
 from netlapse.home import home
 from netlapse.multirun import swept
 from netlapse.recording import Recording
-from netlapse.schedule import Schedule
+from netlapse.schedule import Schedule, shortened
 from netlapse.tracking.folder import FolderTracker
 from netlapse.tracking.memory import MemoryTracker
 from netlapse.tracking.secrecy import scrubbed
@@ -123,9 +123,11 @@ def run_checkpoints(cfg: DictConfig) -> None:
     print(f"\n{len(saved)} checkpoints, of the {schedule.unit}s {', '.join(saved)}, in\n  {folder}")
 
 
-def imported(function: str) -> None:
-    """Import what a training takes without looking for garbage: importing torch makes some million objects, and looking through them again and
-    again, all of them in use, takes a sixth of its time. What cannot be imported is told of by who calls it.
+def import_for(function: str) -> None:
+    """Import what a function that a config names takes, without looking for garbage meanwhile.
+
+    Importing torch makes some million objects, all of them in use, and looking through them again and again takes a sixth of its time.
+    What cannot be imported is told of by who calls it, with the key of the config.
     """
     collecting = gc.isenabled()
     gc.disable()
@@ -196,7 +198,7 @@ def _tell(tracker: Tracker, error: Exception) -> None:
 
 def _data_and_network(cfg: DictConfig) -> tuple[Dataset, object]:
     """The data set, and the network with weights drawn from the seed; a factory is told the shape of an input and the number of classes."""
-    imported(cfg.framework.fit._target_)
+    import_for(cfg.framework.fit._target_)
     data: Dataset = instantiate(cfg.data)
     instantiate(cfg.framework.seed)(cfg.seed)
     network = instantiate(cfg.model)
@@ -246,8 +248,8 @@ def summary(recording: Recording, place: str, seconds: float) -> str:
             f"Analyses: {', '.join(name for name in recording.findings if name not in ('training', 'cost'))}",
         ]
         if left_out := [step for step in _thinned(manifest) if step not in steps]:
-            listed = ", ".join(map(str, left_out[:12])) + ", ..." * (len(left_out) > 12)
-            lines.append(f"Left out to stay within max_overhead: {manifest['step_unit']}s {listed}; ./run reanalyse fills them in from checkpoints")
+            unseen = f"{manifest['step_unit']}s {shortened(left_out)}"
+            lines.append(f"Left out to stay within max_overhead: {unseen}; ./run reanalyse fills them in from checkpoints")
         scalars = recording.scalars
         for name in sorted(scalars):
             if name.startswith("training/val") or name == "cost/overhead":

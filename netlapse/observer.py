@@ -27,6 +27,7 @@ from netlapse import __version__
 from netlapse.events import Event, begun, events_in, listed, tells
 from netlapse.overhead import Overhead
 from netlapse.probe import by_label
+from netlapse.schedule import shortened
 from netlapse.tracking.checkpoints import Checkpoints
 from netlapse.tracking.probes import PROBE, to_bytes
 from netlapse.tracking.secrecy import scrubbed
@@ -162,9 +163,8 @@ class Observer:
                 )
                 if self.replaces is False:
                     raise ValueError(f"{told}; give it another name, so that both are there, or replace what is recorded (force=true offline)")
-                stay = ", ".join(map(str, left[:12])) + ", ..." * (len(left) > 12)
                 raise ValueError(
-                    f"{told}, but not at step {stay}, where it would stay as it is; replace it at all of them (a step needs its "
+                    f"{told}, but not at step {shortened(left)}, where it would stay as it is; replace it at all of them (a step needs its "
                     "checkpoint), or give it another name, so that both are there"
                 )
 
@@ -466,7 +466,7 @@ def _check_known(name: str, function: object, options: Collection[str]) -> None:
     parameters = _parameters(function)
     unknown = sorted({*options} - {parameter.name for parameter in parameters})
     if unknown and parameters and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        known = [parameter.name for parameter in parameters[2:]]  # the first two are the snapshot and what was found before
         raise ValueError(f"analysis {name!r} was given {', '.join(unknown)}; its options are {known}")
 
 

@@ -87,3 +87,8 @@ def log_spaced(per_octave: int = 1, unit: Unit = "step") -> Schedule:
     # 2 ** 63 is more steps than any training takes.
     steps = frozenset(round(2 ** (i / per_octave)) for i in range(63 * per_octave)) | {0}
     return Schedule(unit, steps.__contains__)
+
+
+def shortened(steps: Sequence[int]) -> str:
+    """Steps for a message: the first twelve, and whether there are more."""
+    return ", ".join(map(str, steps[:12])) + ", ..." * (len(steps) > 12)

@@ -40,19 +40,21 @@ class Tab:
 
     def __init__(self, commands: int, answers: int, *, ours: bool = True) -> None:
         self.ours = ours
-        self._commands, self._answers, self._read, self._sent, self._session = commands, answers, b"", 0, ""
+        self._commands, self._answers, self._read, self._sent, self._session, self._target = commands, answers, b"", 0, "", ""
         self.errors: list[str] = []
 
     def open(self, address: str, size: tuple[int, int]) -> None:
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self.send("Runtime.enable")
-        self.send("Log.enable")
+        self._attach(self.send("Target.createTarget", url="about:blank")["targetId"])
         self.send("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False)
         self.send("Page.navigate", url=address)
         while self.tell("document.readyState === 'complete' && location.href") in (False, "about:blank"):
             pass
         self.settle()
+
+    def _attach(self, target: str) -> None:
+        self._target, self._session = target, self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.send("Runtime.enable")
+        self.send("Log.enable")
 
     def send(self, method: str, **parameters: object) -> dict[str, Any]:
         """The browser's answer to a command."""
@@ -60,6 +62,8 @@ class Tab:
         command = {"id": self._sent, "method": method, "params": parameters} | ({"sessionId": self._session} if self._session else {})
         os.write(self._commands, json.dumps(command).encode() + b"\0")
         while (answer := self._next()).get("id") != self._sent:
+            if answer.get("sessionId", "") != self._session:
+                continue  # of the page about this one, or the page in it
             if answer.get("method") == "Runtime.exceptionThrown":
                 self.errors.append(answer["params"]["exceptionDetails"]["exception"]["description"])
             if answer.get("method") == "Log.entryAdded" and answer["params"]["entry"]["level"] == "error":
@@ -86,12 +90,12 @@ class Tab:
     def frame(self, *, seconds: float = 60.0) -> Iterator[Tab]:
         """The page in the page, which runs apart from it, as a tab of its own, once it is there."""
         end = time.monotonic() + seconds
-        while not (found := [target for target in self.send("Target.getTargets")["targetInfos"] if target["type"] == "iframe"]):
+        while not (found := [one for one in self.send("Target.getTargets")["targetInfos"] if one.get("parentFrameId") == self._target]):
             assert time.monotonic() < end, "there is no page in this page"
             self.settle()
         within = Tab(self._commands, self._answers)
-        within._session = self.send("Target.attachToTarget", targetId=found[0]["targetId"], flatten=True)["sessionId"]
         within._sent = self._sent
+        within._attach(found[0]["targetId"])
         yield within
         self._sent = within._sent
 
@@ -185,7 +189,7 @@ def browsing(address: str, folder: Path, *, size: tuple[int, int] = (1280, 900),
     assert BROWSER is not None
     (their_commands, commands), (answers, their_answers) = os.pipe(), os.pipe()
     line = ["bash", "-c", f'exec "$@" 3<&{their_commands} 4>&{their_answers}', "bash", BROWSER, *OPTIONS]
-    own = [f"--user-data-dir={folder / 'browser'}", "--remote-debugging-pipe"]
+    own = [f"--user-data-dir={folder / 'browser'}", "--remote-debugging-pipe", "about:blank"]
     running = subprocess.Popen([*line, *own], pass_fds=(their_commands, their_answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for theirs in (their_commands, their_answers):
         os.close(theirs)

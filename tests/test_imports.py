@@ -95,3 +95,18 @@ def test_a_module_is_one_and_the_same_by_whatever_way_it_is_imported() -> None:
     __import__("netlapse.analysis.nap")
     assert sys.modules["netlapse.analysis.nap"] is by_package
     assert Path(by_package.__file__ or "") == ROOT / "analysis" / "nap.py"
+
+
+def test_garbage_is_not_looked_for_while_a_framework_is_imported_and_is_from_then_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gc
+
+    from netlapse.cli import import_for
+
+    (tmp_path / "own_training.py").write_text("import gc\nlooked_for = gc.isenabled()\n\ndef fit():\n    pass\n")
+    (tmp_path / "own_broken.py").write_text("raise LookupError('of its own')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert gc.isenabled()
+    for function in ("own_training.fit", "own_broken.fit", "not_installed.fit"):
+        import_for(function)
+        assert gc.isenabled()
+    assert sys.modules["own_training"].looked_for is False

@@ -105,7 +105,7 @@ def assert_whole(home: Path, run: Run) -> None:
 
 
 def slurm_answers() -> bool:
-    return shutil.which("sinfo") is not None and subprocess.run(["sinfo", "-h"], capture_output=True, timeout=30).returncode == 0
+    return shutil.which("sinfo") is not None and subprocess.run(["timeout", "30", "sinfo", "-h"], capture_output=True).returncode == 0
 
 
 needs_slurm = pytest.mark.skipif(not slurm_answers(), reason="no SLURM cluster answers here; Debian's slurm-wlm on this machine alone will do")
