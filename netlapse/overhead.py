@@ -10,11 +10,13 @@ class Overhead:
 
     def __init__(self) -> None:
         self._began: float | None = None
+        self._trained = False
         self._spent = 0.0
         self.last = 0.0  # seconds that the last observation took
 
     def begin(self) -> None:
-        """An observation begins; the first one begins the count."""
+        """An observation begins; the first one begins the count, and before a second one there was training."""
+        self._trained = self._began is not None
         self._began = time.perf_counter() if self._began is None else self._began
 
     def observed(self, seconds: float) -> None:
@@ -28,9 +30,9 @@ class Overhead:
 
     @property
     def share(self) -> float | None:
-        """Observing over training; None before there was any training."""
+        """Observing over training; None before there was any training: what little time passes in the first observation is none."""
         training = self._training()
-        return self._spent / training if training > 0 else None
+        return self._spent / training if self._trained and training > 0 else None
 
     def affords(self, most: float) -> bool:
         """Whether the share stays within this one after another observation that takes as long as the last; the first is always afforded."""

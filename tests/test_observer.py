@@ -291,6 +291,7 @@ def test_costs_add_up_to_less_than_the_observation_and_overhead_is_their_share()
     both = cost["cost/observation"] + tracker.findings["cost"][0].scalars["cost/observation"]
     # Between the two nothing happened but a sleep of 0.2 s, which the operating system may draw out.
     assert both / 1.0 < cost["cost/overhead"] <= both / 0.2
+    assert "cost/overhead" not in tracker.findings["cost"][0].scalars  # of the time before any training it is no share
 
 
 def test_a_failure_is_said_once_however_often_it_happens(caplog: pytest.LogCaptureFixture) -> None:

@@ -135,8 +135,8 @@ def test_drawing_the_page_counts_and_an_observation_is_as_long_as_the_last(clock
     overhead = Overhead()
     assert overhead.affords(0.01)
     assert overhead.share is None
-    overhead.begin()
     for seconds in (1.0, 3.0):
+        overhead.begin()
         clock.now += seconds
         overhead.observed(seconds)
     assert overhead.share is None  # nothing was trained yet

@@ -314,6 +314,16 @@ def test_a_store_that_is_not_the_default_one_is_named_in_the_command_that_shows_
     assert f"MLFLOW_TRACKING_URI={other} " in MlflowTracker(uri=other).place
 
 
+def test_a_run_says_where_its_page_is_once_it_has_one() -> None:
+    tracker = MlflowTracker()
+    run = f"http://127.0.0.1:5000/#/experiments/{tracker.run.experiment_id}/runs/{tracker.run_id}"
+    tracker.document("predictions.json", "{}")
+    assert tracker.place.endswith(f"and then {run}/model-metrics")
+    tracker.document("timelapse.html", "<p>")
+    assert tracker.place.endswith(f"and then {run}/model-metrics\n  or all on one page at {run}/artifacts/timelapse.html")
+    tracker.finish()
+
+
 def test_load_reads_what_a_run_recorded_from_anywhere() -> None:
     tracker = MlflowTracker()
     tracker.start({})

@@ -62,6 +62,7 @@ class MlflowTracker:
         self._held: list[tuple[str, int, Findings]] = []  # what a full disk would not take
         self._held_metrics: list[tuple[Mapping[str, float], int]] = []
         self._finished = False
+        self._page: str | None = None  # the last one that was written from here
         with discreet():
             self._client = client_for(self.uri)
             new = run_id is None
@@ -172,6 +173,7 @@ class MlflowTracker:
 
     def document(self, name: str, content: str | bytes) -> None:
         self.spool.document(name, content)
+        self._page = name if name.endswith(".html") else self._page
         self._uploader.wake()
 
     def read(self, name: str) -> bytes | None:
@@ -211,11 +213,14 @@ class MlflowTracker:
     @property
     def place(self) -> str:
         """Where to look, for a person."""
-        path, uri = f"#/experiments/{self.run.experiment_id}/runs/{self.run_id}", scrubbed(self.uri)
-        if uri.startswith("http"):
-            return f"run {self.run_id} at {uri}\nSee it at {uri.rstrip('/')}/{path}"
+        uri = scrubbed(self.uri)
+        remote = uri.startswith("http")
+        run = f"{uri.rstrip('/') if remote else 'http://127.0.0.1:5000'}/#/experiments/{self.run.experiment_id}/runs/{self.run_id}"
+        page = "" if self._page is None else f"\n  or all on one page at {run}/artifacts/{self._page}"
+        if remote:
+            return f"run {self.run_id} at {uri}\nSee it at {run}{page}"
         other = "" if uri == local_store() else f"MLFLOW_TRACKING_URI={uri} "
-        return f"run {self.run_id} of {uri}\nSee it with: {other}{command('ui')}\n  and then http://127.0.0.1:5000/{path}/model-metrics"
+        return f"run {self.run_id} of {uri}\nSee it with: {other}{command('ui')}\n  and then {run}/model-metrics{page}"
 
     def finish(self, *, failed: bool | None = False) -> None:
         """Wait for the uploads, for a bounded time; end a run of our own; say what is left, where, and how to upload it."""
