@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,7 @@ def test_a_lightning_training_never_imports_tensorflow_nor_torchvision() -> None
     )
     assert "torch" in loaded
     assert not loaded & {"tensorflow", "keras", "torchvision"}
+    assert "sklearn" not in loaded  # which the usual analyses do not take, and which takes a second
 
 
 KERAS_TRAINING = """
@@ -98,15 +101,44 @@ def test_a_module_is_one_and_the_same_by_whatever_way_it_is_imported() -> None:
 
 
 def test_garbage_is_not_looked_for_while_a_framework_is_imported_and_is_from_then_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import gc
-
     from netlapse.cli import import_for
 
     (tmp_path / "own_training.py").write_text("import gc\nlooked_for = gc.isenabled()\n\ndef fit():\n    pass\n")
     (tmp_path / "own_broken.py").write_text("raise LookupError('of its own')\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert gc.isenabled()
-    for function in ("own_training.fit", "own_broken.fit", "not_installed.fit"):
-        import_for(function)
-        assert gc.isenabled()
+    try:
+        for function in ("own_training.fit", "own_broken.fit", "not_installed.fit"):
+            import_for(function)
+            assert gc.isenabled()
+    finally:
+        gc.unfreeze()
     assert sys.modules["own_training"].looked_for is False
+
+
+def test_what_is_imported_first_is_never_looked_through_again_and_what_a_job_leaves_behind_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from netlapse.cli import import_for
+
+    class Left:
+        def __init__(self) -> None:
+            self.itself = self
+
+    (tmp_path / "own_first.py").write_text("made = [[]]\n\ndef fit():\n    pass\n")
+    (tmp_path / "own_second.py").write_text("made = [[]]\n\ndef fit():\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def looked_through(module: str) -> bool:
+        return any(one is sys.modules[module].made for one in gc.get_objects())
+
+    try:
+        import_for("own_first.fit")
+        assert not looked_through("own_first")
+        left = weakref.ref(Left())
+        import_for("own_second.fit")
+        assert looked_through("own_second")
+        gc.collect()
+        assert left() is None
+    finally:
+        gc.unfreeze()

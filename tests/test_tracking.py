@@ -471,6 +471,8 @@ def test_pictures_lie_where_mlflows_own_log_image_puts_them_under_the_names_its_
 
 def test_a_folder_says_which_page_to_open(tmp_path: Path) -> None:
     tracker = FolderTracker(tmp_path / "run")
+    assert tracker.place == str(tmp_path / "run")
+    tracker.document("timelapse.html", "<p>")
     assert tracker.place.endswith(f"Open {tmp_path / 'run' / 'timelapse.html'} in a browser.")
     tracker.document("sweep.html", "<p>")
     assert tracker.place.endswith(f"Open {tmp_path / 'run' / 'sweep.html'} in a browser.")

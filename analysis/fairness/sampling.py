@@ -11,7 +11,6 @@ from typing import Literal, cast, get_args
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.neighbors import NearestNeighbors
 
 from netlapse.layers import select
 from netlapse.types import Array, Float64, Int64, Network
@@ -137,6 +136,8 @@ def _nearness(rows: Float64) -> Float64:
     k = min(NEIGHBOURS, len(rows) - 1)
     if not k:
         return np.ones((len(rows), 1))
+    from sklearn.neighbors import NearestNeighbors  # imports what takes a second
+
     distances = NearestNeighbors(n_neighbors=k).fit(rows).kneighbors()[0].mean(axis=1)
     positive = distances[distances > 0]
     nearest = positive.min() if len(positive) else 1.0

@@ -127,8 +127,8 @@ class FolderTracker:
     @property
     def place(self) -> str:
         """Where to look, for a person."""
-        page = "sweep.html" if (self.folder / "sweep.html").is_file() else "timelapse.html"
-        return f"{self.folder}\nOpen {self.folder / page} in a browser."
+        pages = [page for name in ("sweep.html", "timelapse.html") if (page := self.folder / name).is_file()]
+        return "\n".join([str(self.folder), *(f"Open {page} in a browser." for page in pages[:1])])
 
     @property
     def manifest_path(self) -> Path:
