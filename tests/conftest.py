@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: threads only wait for each other
@@ -19,6 +22,21 @@ SET_BY_OTHERS = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID
 SET_BY_OTHERS += ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 for name in SET_BY_OTHERS:
     os.environ.pop(name, None)
+
+
+# What every test starts from, and every process that it starts. A law that holds for one draw alone is found by another number.
+SEED = int(os.environ.setdefault("NETLAPSE_TEST_SEED", "0"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Before a test's fixtures: what it draws is the same however the tests are ordered and shared among processes."""
+    random.seed(SEED)
+    np.random.seed(SEED)  # noqa: NPY002 - the global state, which libraries use
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(SEED)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(SEED)
 
 
 @pytest.fixture(autouse=True)

@@ -674,6 +674,7 @@ tracker.start({"title": "a", "params": {"p": 1}, "command": f"python train.py tr
 tracker.log("nap", 0, findings(0))
 Observer(ProbeSet(np.zeros((4, 2), np.float32), np.arange(4) % 2), [], tracker).report("analysis", ConnectionError(f"no answer from {uri}/api"))
 tracker.document("config.yaml", f"tracker: {{uri: '{uri}'}}")
+tracker.document("page.html", "<p></p>")
 print(tracker.place)
 if os.environ.get("END") == "well": tracker.finish()
 else:
@@ -703,6 +704,8 @@ else:
     assert len(run_ids) == 2
     for run_id in run_ids:
         run = client.get_run(run_id)
+        seen = f"{guarded.uri.replace('me:s3cret@', '')}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
+        assert f"See it at {seen}\n  or all on one page at {seen}/artifacts/page.html\n" in said
         said += str(run.to_dictionary())
         assert "netlapse.failure.analysis" in run.data.tags
         local = Path(client.download_artifacts(run_id, ""))
