@@ -44,6 +44,8 @@ def own_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     home: Path = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("NETLAPSE_HOME", str(home))
     yield home
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)  # Lightning's logger for MLflow sets it for the whole process
     for name in SET_BY_OTHERS:
         os.environ.pop(name, None)
 

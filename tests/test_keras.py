@@ -145,13 +145,10 @@ def test_the_run_that_mlflow_has_open_is_used(own_place: Path) -> None:
 
     uri = f"sqlite:///{own_place / 'elsewhere.db'}"
     mlflow.set_tracking_uri(uri)
-    try:
-        mlflow.create_experiment("mine", artifact_location=str(own_place / "files"))
-        with mlflow.start_run(experiment_id=mlflow.get_experiment_by_name("mine").experiment_id) as run:
-            train([ObserverCallback(probe())])
-            assert mlflow.active_run() is not None  # it is the user's to end
-    finally:
-        mlflow.set_tracking_uri(None)  # to what the environment says, whenever it is asked
+    mlflow.create_experiment("mine", artifact_location=str(own_place / "files"))
+    with mlflow.start_run(experiment_id=mlflow.get_experiment_by_name("mine").experiment_id) as run:
+        train([ObserverCallback(probe())])
+        assert mlflow.active_run() is not None  # it is the user's to end
     assert netlapse.load(run.info.run_id, uri).steps == (0, 1, 2)
 
 
