@@ -23,8 +23,7 @@ SET_BY_OTHERS += ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORL
 for name in SET_BY_OTHERS:
     os.environ.pop(name, None)
 
-
-# What every test starts from, and every process that it starts. A law that holds for one draw alone is found by another number.
+# What every test draws from, also in a pytest that a test starts. A law that holds for one draw alone is found by another number.
 SEED = int(os.environ.setdefault("NETLAPSE_TEST_SEED", "0"))
 
 
