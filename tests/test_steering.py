@@ -279,7 +279,13 @@ def test_a_command_that_the_training_did_not_come_to_is_told_of_and_taken_away(b
     until(lambda: read_answers(box.read()).state == "training", "a training that listens")
     with pytest.raises(TimeoutError, match=r"did not answer 'pause' \(number 1\) within 0.1 s.* the command stays"):
         send(box, "pause", seconds=0.1)
-    threading.Timer(0.2, listening.close).start()
+    told = len(box.read())
+
+    def end_once_it_is_sent() -> None:
+        until(lambda: len(box.read()) > told, "the arrival of a command")
+        listening.close()
+
+    threading.Thread(target=end_once_it_is_sent, daemon=True).start()
     with pytest.raises(ValueError, match="did not take 'stop': its training ended meanwhile"):
         send(box, "stop")
     assert len([key for key in box.read() if key.startswith(TYPED)]) == 1

@@ -87,7 +87,7 @@ def killed(uri: str | None = None, *, step: int = 0) -> Path:
         tracker = MlflowTracker(uri=uri)
         tracker.start({})
         tracker.log("nap", step, findings(step))
-        tracker._uploader.release()
+        tracker._uploader._let_go()
     return tracker.spool.folder
 
 
@@ -171,7 +171,7 @@ def test_an_upload_that_was_cut_off_ends_with_one_picture(cut: str, monkeypatch:
         with pytest.raises(SystemExit):
             again._uploads.everything()
     assert len(image_files(tracker)) == (4 if cut == "before the deletion" else 3)  # of the one before and the new
-    again._uploader.release()
+    again._uploader._let_go()
     time.sleep(0.01)
     third = MlflowTracker(tracker.run_id)
     third.spool.log("nap", 0, drawn(7))  # drawn again, at another time
@@ -180,6 +180,29 @@ def test_an_upload_that_was_cut_off_ends_with_one_picture(cut: str, monkeypatch:
     assert [Path(name).suffix for name in after] == [".webp", ".png"]
     assert len({name.removesuffix(".png").removesuffix("+compressed.webp") for name in after}) == 1
     assert pictures(tracker) == ["topomap~a+step+0"]
+
+
+def test_a_picture_of_which_half_was_refused_is_replaced_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = recorded(None, (0,))
+    again = MlflowTracker(tracker.run_id)
+    log_artifacts = again._client.log_artifacts
+
+    def half(run_id: str, folder: str, path: str) -> None:
+        next(Path(folder).glob("*.webp")).unlink()
+        log_artifacts(run_id, folder, path)
+        raise ValueError("no room")
+
+    again.spool.log("nap", 0, drawn(7))
+    with monkeypatch.context() as full:
+        full.setattr(again._client, "log_artifacts", half)
+        with pytest.raises(ValueError, match="no room"):
+            again._uploads.everything()
+    assert len(image_files(tracker)) == 3  # of the one before and the new
+    again.spool.log("nap", 0, drawn(8))
+    again.finish()
+    after = image_files(tracker)
+    assert [Path(name).suffix for name in after] == [".webp", ".png"]
+    assert len({name.removesuffix(".png").removesuffix("+compressed.webp") for name in after}) == 1
 
 
 def test_pictures_that_others_log_under_the_same_key_and_step_are_theirs() -> None:
@@ -303,7 +326,7 @@ def test_of_any_points_in_any_order_those_are_taken_that_were_not_there(seed: in
     for _ in range(8):
         batch = drawn_points(rng.integers(1, 5))
         if rng.random() < 0.2:
-            contents.forget()
+            contents.forget_points()
         there = {known(point) for point in held}
         expected = []
         for point in batch:
@@ -471,7 +494,7 @@ def test_a_server_that_stops_working_holds_nobody_up_and_gets_everything_once_la
         tracker = MlflowTracker(uri=between.uri)
         tracker.start({})
         tracker.log("nap", 0, findings(0))
-        until(lambda: not list(tracker._uploads._missing()))
+        until(lambda: not [*tracker._uploads._missing_numbers(), *tracker._uploads._missing_files()])
         time.sleep(0.5)  # no call is under way, which MLflow's client would go on with for minutes
         with monkeypatch.context() as gone, caplog.at_level(logging.WARNING):
             if behaviour == "no name":
@@ -506,17 +529,60 @@ def _uploaded(folder: Path) -> bool:
     return True
 
 
-def test_the_end_does_not_wait_for_a_server_that_takes_no_files(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_takes_no_files_keeps_no_point_waiting_and_the_end_does_not_wait_for_it(
+    server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's client tries the first file, the manifest of the start, for four minutes: nothing here may wait as long."""
     monkeypatch.setattr(uploads, "STALL_SECONDS", 3.0)
     with proxy(server.uri, behaviour="refuse files") as between:
         tracker = MlflowTracker(uri=between.uri)
         tracker.start({})
-        tracker.log("nap", 0, findings(0))
+        until(lambda: any("artifacts" in path for _, path in between.calls))
+        for step in (0, 1):
+            tracker.log("nap", step, findings(step))
+            until(lambda at=step: len(points(tracker, "nap/drift/a")) == at + 1)
+        tracker.failure("nap", "broken")
+        tracker.metrics({"val_loss": 1.0}, 1)
+        until(lambda: points(tracker, "val_loss") == [(1, 1.0)])
+        until(lambda: MlflowClient(server.uri).get_run(tracker.run_id).data.tags.get("netlapse.failure.nap") == "broken")
         started = time.monotonic()
         tracker.finish()
-        assert time.monotonic() - started < 20  # MLflow's client tries the first file for four minutes
+        assert time.monotonic() - started < 60
+        assert points(tracker, "nap/drift/a") == [(0, 0.5), (1, 1.5)]
+        assert image_files(Run(server.uri, tracker.run_id)) == []
+        with pytest.raises(BlockingIOError):  # a thread is at it still
+            upload(tracker.spool.folder)
+
+
+def test_findings_arrive_after_their_points_or_after_these_were_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who goes on elsewhere takes the points of findings that arrived to have arrived too."""
+
+    def arrived() -> list[str]:
+        return [item.path for item in MlflowClient(tracker.uri).list_artifacts(tracker.run_id, "findings/nap")]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("no such points")
+
+    with monkeypatch.context() as still:
+        still.setattr(uploads.Uploader, "wake", lambda self: None)
+        tracker = MlflowTracker()
+        tracker.start({})
+        tracker.log("nap", 0, findings(0))
+        tracker._uploads.files()
+        assert (pictures(tracker), arrived()) == (["topomap~a+step+0"], [])
+        tracker._uploads.numbers()
+        tracker.log("nap", 1, findings(1))
+        tracker._uploads.files()
+        assert arrived() == ["findings/nap/step_00000000.npz"]
+        with monkeypatch.context() as refusing:
+            refusing.setattr(tracker._client, "log_batch", refuse)
+            with pytest.raises(ValueError, match="no such points"):
+                tracker._uploads.everything()
+        assert arrived() == ["findings/nap/step_00000000.npz", "findings/nap/step_00000001.npz"]
         assert points(tracker, "nap/drift/a") == [(0, 0.5)]
-        assert tracker.spool.folder.is_dir()
+    tracker.finish()
+    assert points(tracker, "nap/drift/a") == [(0, 0.5), (1, 1.5)]
+    assert len(image_files(tracker)) == 4
 
 
 def test_a_slow_server_holds_nobody_up_and_gets_everything_once(server: MlflowServer) -> None:

@@ -51,16 +51,20 @@ class Contents:
 
     def __init__(self, client: MlflowClient, run_id: str, *, new: bool = False) -> None:
         self._client, self._run_id = client, run_id
-        self.sending = threading.Lock()
+        self.sending_numbers, self.sending_files = threading.Lock(), threading.Lock()
         """Held by who sends: what one thread is sending, another must not find missing."""
         self._files: dict[str, set[str]] | None = {} if new else None
         self._latest: dict[str, tuple[int, str]] | None = {} if new else None
         self._histories: dict[str, dict[int, set[str]]] = {}
 
-    def forget(self) -> None:
+    def forget_points(self) -> None:
         """What was sent may have arrived or not: the run is asked again."""
-        self._files, self._latest = None, None
+        self._latest = None
         self._histories.clear()
+
+    def forget_files(self) -> None:
+        """What was sent may have arrived or not: the run is asked again."""
+        self._files = None
 
     # ---- points -----------------------------------------------------------------------------------------------------
 

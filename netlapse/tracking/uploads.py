@@ -2,6 +2,9 @@
 
 What is to be sent is read off the folder and a ledger in it, never kept in a queue: so nothing is forgotten when a
 server is away for an hour, when the process is killed, or when another process goes on with the upload.
+
+Numbers (points, tags) and files go separate ways: a server keeps files in another place than numbers, and where that one
+is broken, MLflow's client tries each file for four minutes, in which the curves go on.
 """
 
 from __future__ import annotations
@@ -52,6 +55,9 @@ PICTURES_AT_ONCE = 16
 
 TABLES_TAG = "mlflow.loggedArtifacts"
 
+Item = tuple[dict[str, str], Callable[[], object]]
+"""(what the ledger will say, how it is sent)"""
+
 
 class Uploads:
     """What a folder holds, sent to a run: a ledger in the folder remembers what has arrived, and as what.
@@ -72,38 +78,59 @@ class Uploads:
         self._ledger: dict[str, str] = {}
         self._digests: dict[Path, tuple[tuple[int, int], str]] = {}
         self._numbers: dict[Path, tuple[str, Mapping[str, float], str]] = {}
+        self._tried: dict[Path, str] = {}
+        self._writing = threading.Lock()
         if (folder / LEDGER).is_file():
             pairs = (line.split(" ", 1) for line in (folder / LEDGER).read_text().splitlines() if " " in line)
             self._ledger = {item: digest for digest, item in pairs}
 
     def everything(self) -> None:
-        """Send all that the run does not have: metrics and pictures first, which somebody may be waiting to see.
+        """Send all that the run does not have.
 
         What MLflow refuses keeps nothing else from being sent; the first such error is raised at the end. Raises at once
         where the server no longer answers, and TimeoutError where another thread is sending for long.
         """
-        if not self._contents.sending.acquire(timeout=STALL_SECONDS):
-            raise TimeoutError(f"another upload to run {self._run_id} is under way")
-        try:
-            self._everything()
-        finally:
-            self._contents.sending.release()
+        self._raise_first([*self._send_numbers(), *self._send_files()])
 
-    def _everything(self) -> None:
-        refused: list[Exception] = []
-        for items, send in self._missing():
-            try:
-                send()
-            except Exception as error:
-                self._contents.forget()
-                if silence(self._uri) is not None:
-                    raise
-                refused.append(error)
-            else:
-                self.remember(items)
-                self.progressed = time.monotonic()
+    def numbers(self) -> None:
+        """Send points and tags, which somebody may be waiting to see. Raises as `everything`."""
+        self._raise_first(self._send_numbers())
+
+    def files(self) -> None:
+        """Send pictures, findings and documents; findings only once their points were sent. Raises as `everything`."""
+        self._raise_first(self._send_files())
+
+    @staticmethod
+    def _raise_first(refused: list[Exception]) -> None:
         if refused:
             raise refused[0]
+
+    def _send_numbers(self) -> list[Exception]:
+        return self._send(self._missing_numbers, self._contents.sending_numbers, self._contents.forget_points)
+
+    def _send_files(self) -> list[Exception]:
+        return self._send(self._missing_files, self._contents.sending_files, self._contents.forget_files)
+
+    def _send(self, missing: Callable[[], Iterator[Item]], lock: threading.Lock, forget: Callable[[], None]) -> list[Exception]:
+        """What was refused."""
+        if not lock.acquire(timeout=STALL_SECONDS):
+            raise TimeoutError(f"another upload to run {self._run_id} is under way")
+        refused: list[Exception] = []
+        try:
+            for items, send in missing():
+                try:
+                    send()
+                except Exception as error:
+                    forget()
+                    if silence(self._uri) is not None:
+                        raise
+                    refused.append(error)
+                else:
+                    self.remember(items)
+                    self.progressed = time.monotonic()
+        finally:
+            lock.release()
+        return refused
 
     def end(self, status: str) -> None:
         """End the run. MLflow's client would print the run's address, with the secrets in it, and try for minutes."""
@@ -118,7 +145,7 @@ class Uploads:
         """These have arrived. A disk that takes no more costs only that they may be sent again, and then as the same."""
         self._ledger |= items
         try:
-            with (self._folder / LEDGER).open("a") as ledger:
+            with self._writing, (self._folder / LEDGER).open("a") as ledger:
                 ledger.writelines(f"{digest} {item}\n" for item, digest in items.items())
         except OSError as error:
             log.debug("netlapse: the ledger in %s could not be written: %s", self._folder, error)
@@ -129,23 +156,17 @@ class Uploads:
         self.remember({f"arrays {name}": self._digest(path) for name, path in findings.items()})
         self.remember({f"metrics {name}": self._scalars(path)[1] for name, path in findings.items()})
 
-    def _missing(self) -> Iterator[tuple[dict[str, str], Callable[[], object]]]:
-        """(what the ledger will say, how it is sent)"""
-        arrays: list[tuple[dict[str, str], Callable[[], object]]] = []
-        for path in sorted((self._folder / "findings").glob("*/step_*.npz"), key=lambda path: path.name):
-            name, step = f"{path.parent.name}/{path.name}", int(path.stem.removeprefix("step_"))
-            if item := self._new(f"arrays {name}", path):
-                arrays.append((item, partial(self._client.log_artifact, self._run_id, str(path), f"findings/{path.parent.name}")))
+    def _findings(self) -> list[Path]:
+        return sorted((self._folder / "findings").glob("*/step_*.npz"), key=lambda path: path.name)
+
+    def _missing_numbers(self) -> Iterator[Item]:
+        for path in self._findings():
+            name, step, written = f"{path.parent.name}/{path.name}", int(path.stem.removeprefix("step_")), self._digest(path)
             scalars, digest = self._scalars(path)
             if scalars and self._ledger.get(f"metrics {name}") != digest:
                 points = [Metric(mlflow_key(key), value, _written(path), step) for key, value in scalars.items()]
                 yield {f"metrics {name}": digest}, partial(self._points, points, once=path.parent.name == "cost")
-        pictures = sorted((self._folder / "images").rglob("step_*.png"), key=lambda path: (path.name, path))
-        new = [(path, item) for path in pictures if (item := self._new(f"image {path.relative_to(self._folder / 'images').as_posix()}", path))]
-        for start in range(0, len(new), PICTURES_AT_ONCE):
-            some = new[start : start + PICTURES_AT_ONCE]
-            yield {item: digest for _, entry in some for item, digest in entry.items()}, partial(self._pictures, [path for path, _ in some])
-        yield from arrays
+            self._tried[path] = written
         sent = int(self._ledger.get(METRICS, 0))
         rows, end = metrics_from(self._folder, sent)
         if end > sent:
@@ -162,6 +183,19 @@ class Uploads:
             digest = hashlib.sha256(text.encode()).hexdigest()
             if self._ledger.get(f"tag {key}") != digest:
                 yield {f"tag {key}": digest}, partial(self._client.set_tag, self._run_id, key, text)
+
+    def _missing_files(self) -> Iterator[Item]:
+        # Who goes on elsewhere takes the points of findings that arrived to have arrived too: so they are sent first. They
+        # are listed before the pictures are sent, which takes time: the next round has what is written meanwhile.
+        found = [path for path in self._findings() if self._tried.get(path) == self._digest(path)]
+        pictures = sorted((self._folder / "images").rglob("step_*.png"), key=lambda path: (path.name, path))
+        new = [(path, item) for path in pictures if (item := self._new(f"image {path.relative_to(self._folder / 'images').as_posix()}", path))]
+        for start in range(0, len(new), PICTURES_AT_ONCE):
+            some = new[start : start + PICTURES_AT_ONCE]
+            yield {item: digest for _, entry in some for item, digest in entry.items()}, partial(self._pictures, [path for path, _ in some])
+        for path in found:
+            if item := self._new(f"arrays {path.parent.name}/{path.name}", path):
+                yield item, partial(self._client.log_artifact, self._run_id, str(path), f"findings/{path.parent.name}")
         for path in sorted(path for path in self._folder.iterdir() if path.is_file()):
             is_document = not path.name.startswith(".") and path.name not in OWN_FILES - {MANIFEST}  # hidden is what is being written
             if is_document and (item := self._new(f"document {path.name}", path)):
@@ -290,25 +324,28 @@ def _thumbnail(size: tuple[int, int]) -> tuple[int, int]:
 
 
 class Uploader:
-    """A thread that sends everything whenever it is woken; what fails is tried again later, and at the end.
+    """Two threads that send whatever there is whenever they are woken, one the numbers and one the files; what fails is tried
+    again later, and at the end.
 
-    lock  what keeps the folder this process's own; it is held as long as the thread may send something
+    lock  what keeps the folder this process's own; it is held as long as a thread may send something
     """
 
     def __init__(self, uploads: Uploads, uri: str, folder: Path, lock: IO[str] | None = None) -> None:
         self._uploads, self._uri, self._folder, self._lock = uploads, uri, folder, lock
-        self._news, self._closing = threading.Event(), threading.Event()
+        self._numbers, self._files = _Worker("netlapse-numbers", self._send_numbers), _Worker("netlapse-files", self._send_files)
         self._status: str | None = None
-        self._thread: threading.Thread | None = None
-        self._warned, self._ended, self._released = False, False, False
-        self.failure: str | None = None
+        self._quiet = threading.Lock()  # taken by who warns, and by `close`, which tells what is left itself; never given back
+        self._ended, self._released = threading.Event(), False
+        self._failures: dict[str, str | None] = {}
+
+    @property
+    def failure(self) -> str | None:
+        """Why something was not sent when it was last tried; None where all was."""
+        return next(filter(None, [self._failures.get("numbers"), self._failures.get("files")]), None)
 
     def wake(self) -> None:
         """There is something to send."""
-        self._news.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="netlapse-upload", daemon=True)
-            self._thread.start()
+        self._numbers.wake()
 
     def close(self, status: str | None, *, seconds: float | None = None) -> str | None:
         """Send the rest, for at most so many seconds (None: `DRAIN_SECONDS`) and only as long as it goes through; end the run
@@ -317,15 +354,13 @@ class Uploader:
         Returns why something is left, None where nothing is. `release` lets go of the folder.
         """
         self._status = status
-        self._closing.set()
-        self.wake()
-        assert self._thread is not None
+        self._quiet.acquire(blocking=False)
+        self._numbers.close()
         drain = DRAIN_SECONDS if seconds is None else seconds
         started = now = time.monotonic()
         patience = 1.0  # what is stuck is asked about soon
         while now - started < drain:
-            self._thread.join(min(patience, started + drain - now))
-            if not self._thread.is_alive():
+            if self._ended.wait(min(patience, started + drain - now)):
                 return self.failure
             if (why := silence(self._uri)) is not None:
                 return self.failure or why
@@ -335,35 +370,38 @@ class Uploader:
         return f"uploads took longer than {drain:.0f} s"
 
     def release(self) -> None:
-        """Let others upload what is left, as soon as the thread is no longer at it."""
+        """After `close`: let others upload what is left, as soon as no thread is at it any longer."""
         self._released = True
-        if self._ended or self._thread is None:
+        if self._ended.is_set():
             self._let_go()
 
     def _let_go(self) -> None:
         if self._lock is not None:
             self._lock.close()
 
-    def _work(self) -> None:
-        while True:
-            self._news.wait()
-            self._news.clear()
-            last = self._closing.is_set()
-            failure = self._tried(self._uploads.everything)
-            if last and self._status is not None:
-                failure = self._tried(partial(self._uploads.end, self._status)) or failure
-            if failure and not self._warned and not last:
-                self._warned = True
-                log.warning("netlapse: MLflow at %s refuses (%s); findings are kept in %s", scrubbed(self._uri), failure, self._folder)
-            self.failure = failure
-            if last:
-                self._ended = True  # before the question: whoever of the two comes second lets go
-                if self._released:
-                    self._let_go()
-                return
-            if failure:
-                self._closing.wait(RETRY_SECONDS)
-                self._news.set()
+    def _send_numbers(self, last: bool) -> bool:
+        """Whether they were sent; the files follow their numbers."""
+        failure = self._tried(self._uploads.numbers)
+        self._note("numbers", failure)
+        (self._files.close if last else self._files.wake)()
+        return failure is None
+
+    def _send_files(self, last: bool) -> bool:
+        """Whether they were sent; the end of the run comes after all of it."""
+        failure = self._tried(self._uploads.files)
+        if last and self._status is not None:
+            failure = self._tried(partial(self._uploads.end, self._status)) or failure
+        self._note("files", failure)
+        if last:
+            self._ended.set()  # before the question: whoever of the two comes second lets go
+            if self._released:
+                self._let_go()
+        return failure is None
+
+    def _note(self, what: str, failure: str | None) -> None:
+        self._failures[what] = failure
+        if failure and self._quiet.acquire(blocking=False):
+            log.warning("netlapse: MLflow at %s refuses (%s); findings are kept in %s", scrubbed(self._uri), failure, self._folder)
 
     def _tried(self, send: Callable[[], None]) -> str | None:
         """Why it failed. Nobody is asked who does not answer: MLflow's client would ask for minutes."""
@@ -374,3 +412,38 @@ class Uploader:
         except Exception as error:  # whatever the client raises must not end the thread: the folder still holds all of it
             return brief(error)
         return None
+
+
+class _Worker:
+    """A thread that does its work whenever it is woken, again after `RETRY_SECONDS` where that failed, and once more at the end.
+
+    work  told whether this is the last time; returns whether it went well
+    """
+
+    def __init__(self, name: str, work: Callable[[bool], bool]) -> None:
+        self._name, self._work = name, work
+        self._news, self._closing = threading.Event(), threading.Event()
+        self._starting, self._started = threading.Lock(), False
+
+    def wake(self) -> None:
+        self._news.set()
+        with self._starting:
+            if not self._started:
+                self._started = True
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self.wake()
+
+    def _run(self) -> None:
+        while True:
+            self._news.wait()
+            self._news.clear()
+            last = self._closing.is_set()
+            well = self._work(last)
+            if last:
+                return
+            if not well:
+                self._closing.wait(RETRY_SECONDS)
+                self._news.set()
