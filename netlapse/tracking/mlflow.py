@@ -1,6 +1,6 @@
 """Findings in an MLflow run, through a local spool.
 
-Every finding is a file in the spool before MLflow is asked anything; a thread uploads it. So a slow server never holds
+Every finding is a file in the spool before MLflow is asked anything; threads upload it. So a slow server never holds
 up a training, a dead one never ends it, and what could not be uploaded is still there: for `./run sync`, and for the next
 training, which uploads it by itself.
 """

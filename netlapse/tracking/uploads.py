@@ -78,8 +78,8 @@ class Uploads:
         self._ledger: dict[str, str] = {}
         self._digests: dict[Path, tuple[tuple[int, int], str]] = {}
         self._numbers: dict[Path, tuple[str, Mapping[str, float], str]] = {}
-        self._tried: dict[Path, str] = {}
-        self._writing = threading.Lock()
+        self._tried: dict[Path, str] = {}  # findings whose points were sent or refused, and which digest they had
+        self._writing = threading.Lock()  # of the ledger: a line is whole
         if (folder / LEDGER).is_file():
             pairs = (line.split(" ", 1) for line in (folder / LEDGER).read_text().splitlines() if " " in line)
             self._ledger = {item: digest for digest, item in pairs}
@@ -97,7 +97,7 @@ class Uploads:
         self._raise_first(self._send_numbers())
 
     def files(self) -> None:
-        """Send pictures, findings and documents; findings only once their points were sent. Raises as `everything`."""
+        """Send pictures, findings and documents; findings only once their points were sent or refused. Raises as `everything`."""
         self._raise_first(self._send_files())
 
     @staticmethod
@@ -185,8 +185,8 @@ class Uploads:
                 yield {f"tag {key}": digest}, partial(self._client.set_tag, self._run_id, key, text)
 
     def _missing_files(self) -> Iterator[Item]:
-        # Who goes on elsewhere takes the points of findings that arrived to have arrived too: so they are sent first. They
-        # are listed before the pictures are sent, which takes time: the next round has what is written meanwhile.
+        # Who goes on elsewhere takes the points and pictures of findings that arrived to have arrived too. A step's findings
+        # are written last: listed before the pictures, they have theirs among them, and are sent after them.
         found = [path for path in self._findings() if self._tried.get(path) == self._digest(path)]
         pictures = sorted((self._folder / "images").rglob("step_*.png"), key=lambda path: (path.name, path))
         new = [(path, item) for path in pictures if (item := self._new(f"image {path.relative_to(self._folder / 'images').as_posix()}", path))]
