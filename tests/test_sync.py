@@ -554,6 +554,29 @@ def test_a_server_that_takes_no_files_keeps_no_point_waiting_and_the_end_does_no
             upload(tracker.spool.folder)
 
 
+def test_what_fails_after_the_end_has_told_of_it_is_not_told_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    under_way, given_up = threading.Event(), threading.Event()
+
+    def stuck(self: Uploads) -> None:
+        under_way.set()
+        given_up.wait(60)
+        raise ValueError("no room")
+
+    monkeypatch.setattr(uploads, "STALL_SECONDS", 0.1)
+    monkeypatch.setattr(Uploads, "files", stuck)
+    tracker = MlflowTracker()
+    with caplog.at_level(logging.WARNING):
+        tracker.start({})
+        assert under_way.wait(60)
+        tracker.finish()
+        given_up.set()
+        until(lambda: tracker._uploader.failure == "ValueError: no room")
+        until(tracker._uploader._ended.is_set)
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("netlapse")]
+    assert len(told) == 1, told
+    assert "not everything reached MLflow" in told[0]
+
+
 def test_findings_arrive_after_their_points_or_after_these_were_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who goes on elsewhere takes the points of findings that arrived to have arrived too."""
 
