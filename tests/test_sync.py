@@ -554,6 +554,46 @@ def test_a_server_that_takes_no_files_keeps_no_point_waiting_and_the_end_does_no
             upload(tracker.spool.folder)
 
 
+@pytest.mark.parametrize("call", ["log_batch", "log_artifact", "log_artifacts"])
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_was_refused_is_sent_again_by_itself_and_kept_where_it_was_the_last_trial(
+    call: str, ended: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(uploads, "RETRY_SECONDS", 3600.0 if ended else 0.05)
+    tracker = MlflowTracker()
+    allowed, refused = getattr(tracker._client, call), []
+
+    def picky(*what: object, **more: object) -> None:
+        if ended or len(refused) < 2:
+            refused.append(what)
+            raise ValueError("not now")
+        allowed(*what, **more)
+
+    def arrived() -> bool:
+        there = MlflowClient(tracker.uri).list_artifacts(tracker.run_id, "findings/nap")
+        return points(tracker, "nap/drift/a") == [(0, 0.5)] and len(image_files(tracker)) == 2 and len(there) == 1
+
+    tracker.start({})
+    with monkeypatch.context() as now:
+        now.setattr(tracker._client, call, picky)
+        tracker.log("nap", 0, findings(0))
+        if ended:
+            with caplog.at_level(logging.WARNING):
+                tracker.finish()
+            assert f"(ValueError: not now); it is kept. Upload it with: {sync.command('sync')} {tracker.spool.folder}" in caplog.text
+        else:
+            until(arrived)
+            assert len(refused) == 2
+    if ended:
+        assert not arrived()
+        upload(tracker.spool.folder)
+    else:
+        tracker.finish()
+    assert arrived()
+    same(netlapse.load(tracker.run_id).findings["nap"][0], findings(0))
+    assert not tracker.spool.folder.exists()
+
+
 def test_what_fails_after_the_end_has_told_of_it_is_not_told_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     under_way, given_up = threading.Event(), threading.Event()
 
