@@ -594,6 +594,18 @@ def test_what_was_refused_is_sent_again_by_itself_and_kept_where_it_was_the_last
     assert not tracker.spool.folder.exists()
 
 
+def test_a_run_that_could_not_be_ended_is_ended_later(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = MlflowTracker()
+    tracker.start({})
+    with monkeypatch.context() as now, caplog.at_level(logging.WARNING):
+        now.setattr(Uploads, "end", lambda *_: (_ for _ in ()).throw(ValueError("not now")))
+        tracker.finish()
+    assert f"(ValueError: not now); it is kept. Upload it with: {sync.command('sync')} {tracker.spool.folder}" in caplog.text
+    assert MlflowClient(tracker.uri).get_run(tracker.run_id).info.status == "RUNNING"
+    upload(tracker.spool.folder)
+    assert MlflowClient(tracker.uri).get_run(tracker.run_id).info.status == "FINISHED"
+
+
 def test_what_fails_after_the_end_has_told_of_it_is_not_told_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     under_way, given_up = threading.Event(), threading.Event()
 
