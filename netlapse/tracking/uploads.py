@@ -49,6 +49,9 @@ RETRY_SECONDS = 15.0
 STALL_SECONDS = 15.0
 """How long the end of a training waits where nothing arrives, though the server answers."""
 
+GATHER_SECONDS = 0.05
+"""How long what is logged in one go is waited for before the folder is looked through."""
+
 PICTURES_AT_ONCE = 16
 """How many pictures are sent together: what an upload that is cut off may have to send again."""
 
@@ -439,6 +442,7 @@ class _Worker:
     def _run(self) -> None:
         while True:
             self._news.wait()
+            self._closing.wait(GATHER_SECONDS)
             self._news.clear()
             last = self._closing.is_set()
             well = self._work(last)
