@@ -80,7 +80,7 @@ class Uploads:
         self.progressed = time.monotonic()
         self._ledger: dict[str, str] = {}
         self._digests: dict[Path, tuple[tuple[int, int], str]] = {}
-        self._numbers: dict[Path, tuple[str, Mapping[str, float], str]] = {}
+        self._scalars_read: dict[Path, tuple[str, Mapping[str, float], str]] = {}
         self._tried: dict[Path, str] = {}  # findings whose points were sent or refused, and which digest they had
         self._writing = threading.Lock()  # of the ledger: a line is whole
         if (folder / LEDGER).is_file():
@@ -93,29 +93,21 @@ class Uploads:
         What MLflow refuses keeps nothing else from being sent; the first such error is raised at the end. Raises at once
         where the server no longer answers, and TimeoutError where another thread is sending for long.
         """
-        self._raise_first([*self._send_numbers(), *self._send_files()])
-
-    def numbers(self) -> None:
-        """Send points and tags, which somebody may be waiting to see. Raises as `everything`."""
-        self._raise_first(self._send_numbers())
-
-    def files(self) -> None:
-        """Send pictures, findings and documents; findings only once their points were sent or refused. Raises as `everything`."""
-        self._raise_first(self._send_files())
-
-    @staticmethod
-    def _raise_first(refused: list[Exception]) -> None:
-        if refused:
+        if refused := [*self.numbers(), *self.files()]:
             raise refused[0]
 
-    def _send_numbers(self) -> list[Exception]:
+    def numbers(self) -> list[Exception]:
+        """Send points and tags, which somebody may be waiting to see; what MLflow refused. Raises as `everything` does at once."""
         return self._send(self._missing_numbers, self._contents.sending_numbers, self._contents.forget_points)
 
-    def _send_files(self) -> list[Exception]:
+    def files(self) -> list[Exception]:
+        """Send pictures, findings and documents, findings only once their points were sent or refused; what MLflow refused.
+
+        Raises as `everything` does at once.
+        """
         return self._send(self._missing_files, self._contents.sending_files, self._contents.forget_files)
 
     def _send(self, missing: Callable[[], Iterator[Item]], lock: threading.Lock, forget: Callable[[], None]) -> list[Exception]:
-        """What was refused."""
         if not lock.acquire(timeout=STALL_SECONDS):
             raise TimeoutError(f"another upload to run {self._run_id} is under way")
         refused: list[Exception] = []
@@ -230,11 +222,11 @@ class Uploads:
 
     def _scalars(self, path: Path) -> tuple[Mapping[str, float], str]:
         """A file's scalars and their digest, which stays where only its arrays change."""
-        of, scalars, digest = self._numbers.get(path, ("", {}, ""))
+        of, scalars, digest = self._scalars_read.get(path, ("", {}, ""))
         if of != self._digest(path):
             scalars = unpacked(path.read_bytes(), lambda name: False).scalars
             digest = hashlib.sha256(repr(scalars).encode()).hexdigest()
-            self._numbers[path] = self._digest(path), scalars, digest
+            self._scalars_read[path] = self._digest(path), scalars, digest
         return scalars, digest
 
     def _points(self, points: list[Metric], *, once: bool = False) -> None:
@@ -339,12 +331,12 @@ class Uploader:
         self._status: str | None = None
         self._quiet = threading.Lock()  # taken by who warns, and by `close`, which tells what is left itself; never given back
         self._ended, self._released = threading.Event(), False
-        self._failures: dict[str, str | None] = {}
+        self._failures: dict[str, str | None] = {"numbers": None, "files": None}
 
     @property
     def failure(self) -> str | None:
         """Why something was not sent when it was last tried; None where all was."""
-        return next(filter(None, [self._failures.get("numbers"), self._failures.get("files")]), None)
+        return self._failures["numbers"] or self._failures["files"]
 
     def wake(self) -> None:
         """There is something to send."""
@@ -406,15 +398,15 @@ class Uploader:
         if failure and self._quiet.acquire(blocking=False):
             log.warning("netlapse: MLflow at %s refuses (%s); findings are kept in %s", scrubbed(self._uri), failure, self._folder)
 
-    def _tried(self, send: Callable[[], None]) -> str | None:
+    def _tried(self, send: Callable[[], list[Exception] | None]) -> str | None:
         """Why it failed. Nobody is asked who does not answer: MLflow's client would ask for minutes."""
         try:
             if (why := silence(self._uri)) is not None:
                 return why
-            send()
+            refused = send()
         except Exception as error:  # whatever the client raises must not end the thread: the folder still holds all of it
             return brief(error)
-        return None
+        return brief(refused[0]) if refused else None
 
 
 class _Worker:
